@@ -1,0 +1,1 @@
+"""The composition: run config, command line, stages, controller, weight transport, metrics, report."""

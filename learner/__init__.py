@@ -1,0 +1,1 @@
+"""Torch only: trajectories to batches, filters, advantages, losses, models, checkpoints."""

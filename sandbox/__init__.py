@@ -1,0 +1,1 @@
+"""Running programs nobody trusts: backends, judge and candidate, verdicts."""
