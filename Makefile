@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+VENV := .venv/bin
+PY := $(VENV)/python
+# One OpenMP thread for each process: two of them on two busy cores collapse.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: help setup quickstart test check format images results soak lock clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## .venv with the locked packages (CPU or GPU build, by what the machine has)
+	@deploy/setup.sh
+
+quickstart: setup ## sets up and trains a small model on what its programs do (minutes)
+	@$(VENV)/crucible run recipes/quickstart.yaml
+
+test: setup images ## the tests of the CI tier
+	@$(PY) -m pytest -m "not soak and not gpu" $(ARGS)
+
+soak: setup images ## the long tests
+	@$(PY) -m pytest -m "soak" $(ARGS)
+
+check: setup ## format, lint, types, import contracts
+	@$(VENV)/ruff format --check .
+	@$(VENV)/ruff check .
+	@$(VENV)/pyright
+	@$(VENV)/lint-imports
+
+format: setup ## formats and mends what can be mended
+	@$(VENV)/ruff format .
+	@$(VENV)/ruff check --fix .
+
+images: setup ## builds the sandbox images that are missing or stale (nothing without an engine)
+	@$(PY) -m sandbox.images
+
+results: setup images ## the experiments behind docs/results.md (long, resumable)
+	@$(PY) -m benchmarks.results
+
+lock: setup ## writes the locked requirements anew
+	@requirements/lock.sh
+
+clean: ## removes what was built here; runs/ stays
+	@rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
