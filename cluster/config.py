@@ -1,0 +1,310 @@
+"""The recipe: a run as a list of stages. Composes the rooms' own settings; nothing heavy is imported here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from actors.config import GeneratorConfig
+from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermConfig, LengthCutConfig, TestShareConfig
+from cluster.errors import ConfigError
+from cluster.session import RayConfig
+from learner.config import GAE, NewModelConfig, PPOConfig, SFTConfig
+from sandbox.config import SandboxConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+STAGE_PREFIX = "stage:"
+
+
+class Settings(BaseModel):
+    """Frozen; an unknown field is an error; a field's text stands under it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PromptConfig(Settings):
+    """How prompts are rendered, for SFT, RL and evaluation alike."""
+
+    template: Literal["plain", "chat"] = "plain"
+    """``plain``: the problem's prompt as it is; ``chat``: the tokenizer's chat template."""
+    system: str = ""
+    """System message of the chat template; empty for none."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a completion."""
+
+
+class ProblemSource(Settings):
+    """One set of problems."""
+
+    spec: str
+    """Such as ``synthetic:split=train,count=12000,depth=2-3,seed=11`` or ``humaneval:FILE``."""
+
+
+class SamplingConfig(Settings):
+    """How completions are sampled. Truncated sampling (top_p, top_k) is not offered: it would break PPO's ratio."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """Divides the logits, in the generator and in the learner."""
+    max_new_tokens: int = Field(default=96, ge=1)
+    """A completion is cut there."""
+    max_prompt_tokens: int = Field(default=256, ge=1)
+    """Longer prompts are filtered out, and counted."""
+
+
+class GeneratorsConfig(Settings):
+    """The generators: vLLM engines in Ray actors."""
+
+    count: int = Field(default=2, ge=1)
+    """How many."""
+    engine: GeneratorConfig = GeneratorConfig()
+    """Settings of each."""
+    start_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds until an engine that does not come up is an error."""
+    push_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds for each phase of a weight push; an engine that takes longer is named and set aside."""
+
+
+class ExecutorsConfig(Settings):
+    """The executors: sandboxes in Ray actors. Each needs one of the cluster's ``sandbox`` resource."""
+
+    count: int = Field(default=1, ge=1)
+    """How many actors."""
+    sandbox: SandboxConfig = SandboxConfig()
+    """Settings of each."""
+    start_timeout_s: float = Field(default=180.0, gt=0)
+    """Seconds until an executor that does not come up is an error."""
+
+
+class StageBase(Settings):
+    """What every stage has."""
+
+    name: str
+    """Unique in the recipe; names the stage's folder."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_file_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_' and '-'")
+        return name
+
+
+class SFTStage(StageBase):
+    """Supervised fine-tuning; can make tokenizer and model from nothing."""
+
+    kind: Literal["sft"] = "sft"
+    base: str | None = None
+    """Model to start from (``stage:NAME``, a folder, or a hub's id); none: a new one of ``new_model``."""
+    new_model: NewModelConfig = NewModelConfig()
+    """Shape of the new model."""
+    vocab_size: int = Field(default=1024, ge=300)
+    """Entries of the new tokenizer."""
+    corpus: str = "synthetic:examples=30000,seed=1"
+    """Examples: a corpus (``synthetic:...``)."""
+    train: SFTConfig = SFTConfig(max_seconds=60.0)
+    """The trainer's settings."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer; nothing else runs meanwhile."""
+
+
+class PPOStage(StageBase):
+    """Policy optimisation on executed programs."""
+
+    kind: Literal["ppo"] = "ppo"
+    policy: str
+    """Model to start from; also the reference policy."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Problem sets; all are trained on in one seeded order."""
+    prompts_per_step: int = Field(default=128, ge=1)
+    """Groups that one learner step is offered."""
+    samples_per_prompt: int = Field(default=2, ge=1)
+    """N: completions of one prompt, a group."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are sampled."""
+    rewards: tuple[ExecutionTermConfig, ...] = (
+        TestShareConfig(),
+        AllPassedConfig(),
+        CompileErrorConfig(),
+        LengthCutConfig(),
+    )
+    """Reward terms; their events are summed."""
+    shuffle_rewards: bool = False
+    """A control for experiments: rewards change places among the trajectories of a step at random."""
+    max_staleness: int = Field(default=0, ge=0)
+    """How many versions the weights that sampled a trajectory may lie behind those that it trains. 0: synchronous."""
+    learner: PPOConfig = PPOConfig()
+    """The learner's settings; its ``num_steps`` ends the stage."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+    checkpoint_every_steps: int = Field(default=10, ge=1)
+    """Learner steps between checkpoints."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many stay on disk."""
+    group_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds until a group that is not complete is an error."""
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> Self:
+        if self.learner.temperature != self.sampling.temperature:
+            raise ValueError(
+                f"sampling.temperature {self.sampling.temperature} and learner.temperature "
+                f"{self.learner.temperature} differ: the ratio would compare two distributions"
+            )
+        return self
+
+    @property
+    def warmup_groups(self) -> int:
+        """Groups of the frozen policy that warm the critic up."""
+        advantage = self.learner.advantage
+        if not isinstance(advantage, GAE) or not advantage.critic.warmup_steps:
+            return 0
+        return -(-advantage.critic.warmup_rollouts // self.samples_per_prompt)
+
+
+class EvaluateStage(StageBase):
+    """Pass@1, sampled and greedy, with intervals; compared with an earlier evaluation where one is named."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    model: str
+    """Model to evaluate: ``stage:NAME``, a folder, or a hub's id."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """What to evaluate on."""
+    samples: int = Field(default=2, ge=0)
+    """Sampled completions of each problem."""
+    greedy: bool = True
+    """Also one greedy completion of each problem."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are sampled."""
+    compare_with: str | None = None
+    """Name of an earlier evaluation of the same problems: the difference is reported with a paired interval."""
+
+
+Stage = Annotated[SFTStage | PPOStage | EvaluateStage, Field(discriminator="kind")]
+
+
+class RunConfig(Settings):
+    """One run."""
+
+    name: str
+    """Names the run's folder; two drivers of one name are refused."""
+    seed: int = Field(default=1, ge=0)
+    """Everything random is derived from it."""
+    folder: Path = Path("runs")
+    """Where run folders lie."""
+    prompt: PromptConfig = PromptConfig()
+    """How prompts are rendered."""
+    generators: GeneratorsConfig = GeneratorsConfig()
+    """The generators."""
+    executors: ExecutorsConfig = ExecutorsConfig()
+    """The executors."""
+    ray: RayConfig = RayConfig()
+    """The Ray cluster."""
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    """In order; a finished stage is passed over when the same run is started again."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_file_name(cls, name: str) -> str:
+        return StageBase._is_a_file_name(name)
+
+    @model_validator(mode="after")
+    def _stages_name_earlier_stages(self) -> Self:
+        seen: dict[str, str] = {}
+        for stage in self.stages:
+            if stage.name in seen:
+                raise ValueError(f"stages: the name {stage.name!r} is used twice")
+            for field, reference in _references(stage):
+                kinds = ["evaluate"] if field == "compare_with" else ["ppo", "sft"]
+                if seen.get(reference) not in kinds:
+                    wanted = " or ".join(kinds)
+                    raise ValueError(f"stages.{stage.name}.{field}: {reference!r} is no earlier stage of kind {wanted}")
+            seen[stage.name] = stage.kind
+        return self
+
+    @property
+    def run_folder(self) -> Path:
+        return self.folder / self.name
+
+
+def _references(stage: Stage) -> list[tuple[str, str]]:
+    """(field, stage name) of each earlier stage that ``stage`` takes something from."""
+    match stage:
+        case SFTStage():
+            named = [("base", stage.base)]
+        case PPOStage():
+            named = [("policy", stage.policy)]
+        case EvaluateStage():
+            named = [("model", stage.model)]
+    references = [
+        (field, value.removeprefix(STAGE_PREFIX)) for field, value in named if value and value.startswith(STAGE_PREFIX)
+    ]
+    if isinstance(stage, EvaluateStage) and stage.compare_with is not None:
+        references.append(("compare_with", stage.compare_with))
+    return references
+
+
+def load_recipe(path: Path, overrides: list[str] | None = None) -> RunConfig:
+    """Reads a recipe; ``overrides`` are ``a.b.c=value`` with YAML values (stages by name or position).
+
+    Raises ConfigError in one sentence that names the field.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be read: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"recipe {path} is not a mapping of fields")
+    for override in overrides or []:
+        _apply(data, override)
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"recipe {path}: {_sentence(error)}") from None
+
+
+def _apply(data: Any, override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {override!r} is not of the form field=value")
+    *parents, last = key.split(".")
+    place = data
+    for part in parents:
+        place = _child(place, part, key)
+    if isinstance(place, list):
+        place[_position(place, last, key)] = yaml.safe_load(text)
+    else:
+        place[last] = yaml.safe_load(text)
+
+
+def _child(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, list):
+        return place[_position(place, part, key)]
+    if not isinstance(place, dict):
+        raise ConfigError(f"--set {key}: {part!r} lies under a value that has no fields")
+    return place.setdefault(part, {})
+
+
+def _position(items: list[Any], part: str, key: str) -> int:
+    for index, item in enumerate(items):
+        if part == str(index) or (isinstance(item, dict) and item.get("name") == part):
+            return index
+    raise ConfigError(f"--set {key}: the list has no item {part!r}")
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first complaint, with the way to its field, and how many more there are."""
+    first, *rest = error.errors(include_url=False)
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "no such field"
+    elif "input" in first and not isinstance(first["input"], dict | list):
+        message += f" (is {first['input']!r})"
+    more = f"; and {len(rest)} more" if rest else ""
+    return (f"{where}: " if where else "") + message + more

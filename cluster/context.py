@@ -1,0 +1,156 @@
+"""What the stages of a run share: config, folder, metrics, panel, pools, and the model that is being served."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from actors.terms import RewardTerm
+from actors.weights import ShmSender, bucketed
+from cluster.config import STAGE_PREFIX, ProblemSource, RunConfig, SamplingConfig
+from cluster.errors import ConfigError
+from cluster.metrics import Metrics
+from cluster.panel import Panel
+from cluster.pools import ExecutorPool, GeneratorPool
+from cluster.rollout import Rollout
+from cluster.run_folder import RunFolder
+from problems.datasets import load_problems
+from problems.identity import WeightsVersion
+from problems.problem import Problem
+from problems.prompting import PromptStyle, TokenBytes
+
+# Fields of a config.json that say nothing about the shape of the weights.
+_NOT_SHAPE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTokenizer:
+    """A model's tokenizer with what the run derives from it."""
+
+    tokenizer: Any
+    token_bytes: TokenBytes
+    style: PromptStyle
+
+
+class RunContext:
+    """Owns the pools; stages come and go."""
+
+    def __init__(self, config: RunConfig, folder: RunFolder, metrics: Metrics, panel: Panel) -> None:
+        self.config = config
+        self.folder = folder
+        self.metrics = metrics
+        self.panel = panel
+        self.generators = GeneratorPool(config.generators)
+        self.executors = ExecutorPool(config.executors)
+        self._sender: ShmSender | None = None
+        self._served_shape: Any = None
+
+    def model_path(self, reference: str) -> Path:
+        """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""
+        if reference.startswith(STAGE_PREFIX):
+            return self.folder.stage(reference.removeprefix(STAGE_PREFIX)).model
+        path = Path(reference)
+        if path.is_dir():
+            if not (path / "config.json").exists():
+                raise ConfigError(f"model folder {path} has no config.json; it is not a Hugging Face model")
+            return path
+        return _from_hub(reference)
+
+    def problems(self, sources: tuple[ProblemSource, ...]) -> list[Problem]:
+        """All problems of the sources. Raises ConfigError with the reader's sentence."""
+        try:
+            return [problem for source in sources for problem in load_problems(source.spec)]
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"problems: {error}") from None
+
+    def tokenizer(self, model: Path) -> LoadedTokenizer:
+        """The tokenizer in a model's folder."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(str(model))
+        style = PromptStyle(
+            self.config.prompt.template,
+            _eos_token_ids(model, tokenizer),
+            self.config.prompt.system,
+            self.config.prompt.stop,
+        )
+        return LoadedTokenizer(tokenizer, TokenBytes.of(tokenizer), style)
+
+    async def serve(self, model: Path, version: WeightsVersion) -> None:
+        """Makes the generators sample with the weights in ``model``: by a push where the shape is the same."""
+        await self.executors.start()
+        shape = _shape(model)
+        if self.generators.running and shape == self._served_shape:
+            await self.generators.push(self.publish_folder(model, version), version)
+            return
+        await self.generators.stop()
+        await self.generators.start(model, version)
+        self._served_shape = shape
+
+    def publish_folder(self, model: Path, version: WeightsVersion) -> dict[str, str]:
+        """Publishes the weights of a Hugging Face folder for a push."""
+        if self._sender is None:
+            self._sender = ShmSender(self.config.name)
+        return self._sender.publish(version, bucketed(_tensors(model)))
+
+    def rollout(
+        self, loaded: LoadedTokenizer, sampling: SamplingConfig, terms: list[RewardTerm], *, execute_cut: bool
+    ) -> Rollout:
+        return Rollout(
+            self.generators,
+            self.executors,
+            terms=terms,
+            style=loaded.style,
+            tokenizer=loaded.tokenizer,
+            token_bytes=loaded.token_bytes,
+            sampling=sampling,
+            execute_cut=execute_cut,
+            metrics=self.metrics,
+        )
+
+    async def close(self) -> None:
+        """Ends every actor of the pools and frees published weights."""
+        await self.generators.stop()
+        await self.executors.stop()
+        if self._sender is not None:
+            self._sender.close()
+
+
+def _from_hub(reference: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(reference))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        raise ConfigError(
+            f"model {reference!r} is neither a folder nor a model that the hub gave; name a folder or stage:NAME"
+        ) from None
+
+
+def _eos_token_ids(model: Path, tokenizer: Any) -> tuple[int, ...]:
+    """Of the tokenizer and of the generation config, ascending."""
+    ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set[int]()
+    path = model / "generation_config.json"
+    if path.exists():
+        named = json.loads(path.read_text()).get("eos_token_id")
+        ids |= set(named if isinstance(named, list) else [named] if named is not None else [])
+    if not ids:
+        raise ConfigError(f"model {model} names no end-of-sequence token; its completions would never end")
+    return tuple(sorted(ids))
+
+
+def _shape(model: Path) -> Any:
+    config = json.loads((model / "config.json").read_text())
+    return {key: value for key, value in config.items() if key not in _NOT_SHAPE}
+
+
+def _tensors(model: Path) -> Any:
+    from safetensors import safe_open
+
+    for file in sorted(model.glob("*.safetensors")):
+        with safe_open(file, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                yield name, weights.get_tensor(name)

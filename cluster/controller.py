@@ -1,0 +1,171 @@
+"""The loop of a ppo stage.
+
+    problem stream --admit--> [ groups in flight: sample -> execute -> score ] --complete--> train --> push weights
+          ^                                                                                              |
+          +------------------------- slots are released when the push is done ---------------------------+
+
+    loop      consumes                     waits for                                    is unblocked by
+    admit     places of the stream         s - version <= max_staleness for step s      a finished push
+    train     the groups of step s         all groups of step s, in admission order     the last of them
+              (P places of the stream)
+
+Groups are trained in the order of their admission, P to a step: the trainer waits for the slowest group of the step
+rather than taking a later one first, since that would prefer the short over the long. With max_staleness 0 the groups
+of a step are sampled by exactly the weights that they train.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+
+from cluster.errors import ActorError
+from cluster.rollout import Group
+from cluster.stream import Draw, ProblemStream
+from learner.trajectory import Trajectory
+from problems.identity import WeightsVersion, derive_seed
+
+
+@dataclass(slots=True)
+class Waits:
+    """Seconds of one step: what the trainer waited for, and what it did."""
+
+    for_groups_s: float = 0.0
+    training_s: float = 0.0
+    pushing_s: float = 0.0
+    wall_s: float = 0.0
+
+    def shares(self) -> dict[str, float]:
+        """Share of the step that the trainer was busy, starved of groups, and blocked by the push."""
+        wall = max(self.wall_s, 1e-9)
+        busy, starved = self.training_s / wall, self.for_groups_s / wall
+        return {"busy": busy, "starved": starved, "blocked": max(0.0, 1.0 - busy - starved)}
+
+
+@dataclass(slots=True)
+class StepInput:
+    """What one learner step is offered: the groups of its P places, complete."""
+
+    step: int
+    groups: list[Group]
+    waits: Waits = field(default_factory=Waits)
+
+
+Produce = Callable[[Draw, int], Awaitable[Group]]
+Train = Callable[[StepInput], Awaitable[None]]
+Push = Callable[[WeightsVersion], Awaitable[None]]
+Done = Callable[[StepInput, WeightsVersion], Awaitable[None]]
+
+
+class Controller:
+    """Admits, waits, trains, pushes.
+
+    Args:
+        stream: where problems come from.
+        produce: samples, executes and scores one group.
+        train: one learner step.
+        push: brings the version to all generators.
+        done: what is to happen after the push (metrics, checkpoints).
+        prompts_per_step: P.
+        num_steps: learner steps of the stage.
+        max_staleness: bound on versions between sampling and training.
+        group_timeout_s: a group that takes longer is an error that names its problem.
+    """
+
+    def __init__(
+        self,
+        *,
+        stream: ProblemStream,
+        produce: Produce,
+        train: Train,
+        push: Push,
+        done: Done,
+        prompts_per_step: int,
+        num_steps: int,
+        max_staleness: int,
+        group_timeout_s: float,
+    ) -> None:
+        self._stream = stream
+        self._produce = produce
+        self._train_step = train
+        self._push = push
+        self._done = done
+        self._prompts_per_step = prompts_per_step
+        self._num_steps = num_steps
+        self._max_staleness = max_staleness
+        self._group_timeout_s = group_timeout_s
+        self._groups: dict[int, asyncio.Task[Group]] = {}
+        self._pushed = asyncio.Condition()
+
+    async def run(self, start: WeightsVersion) -> WeightsVersion:
+        """Runs the steps after ``start`` to the end and returns the last version."""
+        self._version = start
+        try:
+            async with asyncio.TaskGroup() as loops:
+                loops.create_task(self._admit(start.step))
+                loops.create_task(self._train(start.step))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from group
+        finally:
+            await self._give_up()
+        return self._version
+
+    async def _admit(self, first_step: int) -> None:
+        """Consumes places of the stream; waits for the staleness bound; is unblocked by a push."""
+        for step in range(first_step, self._num_steps):
+            async with self._pushed:
+                await self._pushed.wait_for(lambda: step - self._version.step <= self._max_staleness)  # noqa: B023
+            for position in range(step * self._prompts_per_step, (step + 1) * self._prompts_per_step):
+                self._groups[position] = asyncio.create_task(self._group(position))
+            async with self._pushed:
+                self._pushed.notify_all()
+
+    async def _group(self, position: int) -> Group:
+        draw = self._stream.at(position)
+        try:
+            return await asyncio.wait_for(self._produce(draw, position), self._group_timeout_s)
+        except TimeoutError:
+            raise ActorError(
+                f"the group of problem {draw.problem.id!r} was not complete within {self._group_timeout_s:g} s"
+            ) from None
+
+    async def _train(self, first_step: int) -> None:
+        """Consumes complete groups in admission order; waits for all of a step; is unblocked by the last of them."""
+        for step in range(first_step, self._num_steps):
+            begun = time.monotonic()
+            step_input = StepInput(step, await self._collect(step))
+            waits = step_input.waits
+            waits.for_groups_s = time.monotonic() - begun
+            await self._train_step(step_input)
+            trained = time.monotonic()
+            waits.training_s = trained - begun - waits.for_groups_s
+            version = self._version.next()
+            await self._push(version)
+            async with self._pushed:
+                self._version = version
+                self._pushed.notify_all()
+            waits.pushing_s = time.monotonic() - trained
+            waits.wall_s = time.monotonic() - begun
+            await self._done(step_input, version)
+
+    async def _collect(self, step: int) -> list[Group]:
+        positions = range(step * self._prompts_per_step, (step + 1) * self._prompts_per_step)
+        async with self._pushed:
+            await self._pushed.wait_for(lambda: all(position in self._groups for position in positions))
+        return list(await asyncio.gather(*(self._groups.pop(position) for position in positions)))
+
+    async def _give_up(self) -> None:
+        tasks, self._groups = list(self._groups.values()), {}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def shuffled_rewards(trajectories: list[Trajectory], seed: int, step: int) -> list[Trajectory]:
+    """The control: the same rewards, given to other trajectories of the step at random."""
+    events = [trajectory.events for trajectory in trajectories]
+    random.Random(derive_seed("shuffled-rewards", seed, step)).shuffle(events)
+    return [replace(trajectory, events=moved) for trajectory, moved in zip(trajectories, events, strict=True)]

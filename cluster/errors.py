@@ -1,0 +1,33 @@
+"""Errors that a person at the terminal can act on: one sentence that names the thing and the way out."""
+
+from __future__ import annotations
+
+
+class CrucibleError(Exception):
+    """Base of all errors that end a command. The message is one sentence; ``exit_code`` is the command's."""
+
+    exit_code = 1
+
+
+class ConfigError(CrucibleError):
+    """A recipe or a flag is wrong: the message names the field."""
+
+    exit_code = 2
+
+
+class RunFolderError(CrucibleError):
+    """The run's folder cannot be used: locked by another driver, unwritable, or of another config."""
+
+    exit_code = 3
+
+
+class ClusterError(CrucibleError):
+    """Ray could not be started or joined, or does not have what the run needs."""
+
+    exit_code = 4
+
+
+class ActorError(CrucibleError):
+    """An actor failed or did not answer in time: the message names it."""
+
+    exit_code = 5

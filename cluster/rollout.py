@@ -1,0 +1,170 @@
+"""From a problem to a complete group: sample, execute, score. Each completion is executed the moment it is finished."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from actors.executor import Execution
+from actors.generator import GenerationRequest
+from actors.rewards import is_cut
+from actors.terms import Attempt, Failed, RewardTerm
+from cluster.config import SamplingConfig
+from cluster.journal import JournalEntry
+from cluster.metrics import Metrics, Span
+from cluster.pools import ExecutorPool, Generated, GeneratorPool
+from learner.trajectory import FinishReason, RewardEvent, Trajectory
+from problems.bytemap import ByteMap
+from problems.extraction import extract_program
+from problems.identity import TrajectoryId
+from problems.problem import Problem
+from problems.prompting import PromptStyle, TokenBytes, Tokenizer, render_prompt
+from sandbox.verdict import Outcome, Program, Verdict
+
+MAIN_SUITE = "main"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All completions of one issue of one prompt, executed and scored. ``index`` is the order of admission."""
+
+    index: int
+    problem: Problem
+    entries: tuple[JournalEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What to sample for one group."""
+
+    run: str
+    stage: str
+    epoch: int
+    index: int
+    problem: Problem
+    num_samples: int
+    temperature: float
+
+
+class Rollout:
+    """Turns problems into complete groups.
+
+    Args:
+        execute_cut: whether a completion that the token limit cut is executed. In training it is not (the term
+            ``length_cut`` speaks for it), in evaluation it is: a program may be right without its last tokens.
+    """
+
+    def __init__(
+        self,
+        generators: GeneratorPool,
+        executors: ExecutorPool,
+        *,
+        terms: Sequence[RewardTerm],
+        style: PromptStyle,
+        tokenizer: Tokenizer,
+        token_bytes: TokenBytes,
+        sampling: SamplingConfig,
+        execute_cut: bool,
+        metrics: Metrics,
+    ) -> None:
+        self._generators = generators
+        self._executors = executors
+        self._terms = terms
+        self._style = style
+        self._tokenizer = tokenizer
+        self._token_bytes = token_bytes
+        self._sampling = sampling
+        self._execute_cut = execute_cut
+        self._metrics = metrics
+        self._prompts: dict[str, list[int]] = {}
+
+    def fits(self, problem: Problem) -> bool:
+        """Whether the prompt is within the limit; those that are not are filtered out and counted."""
+        return len(self._prompt_ids(problem)) <= self._sampling.max_prompt_tokens
+
+    async def group(self, ask: Ask) -> Group:
+        """Samples, executes and scores one group.
+
+        Consumes the prompt; waits for the generator (all samples on one engine), then for executor and reward terms,
+        each completion by itself; is unblocked by the last of them.
+        """
+        scoring: list[asyncio.Task[JournalEntry]] = []
+        try:
+            async for generated in self._generators.stream(self._requests(ask)):
+                self._metrics.span(Span(generated.who, "generate", generated.start, generated.end))
+                scoring.append(asyncio.create_task(self._score(ask, generated)))
+            entries = await asyncio.gather(*scoring)
+        except BaseException:
+            for task in scoring:
+                task.cancel()
+            await asyncio.gather(*scoring, return_exceptions=True)
+            raise
+        ordered = sorted(entries, key=lambda entry: entry.trajectory.id.sample_index)
+        return Group(ask.index, ask.problem, tuple(ordered))
+
+    def _prompt_ids(self, problem: Problem) -> list[int]:
+        if problem.id not in self._prompts:
+            self._prompts[problem.id] = render_prompt(problem, self._style, self._tokenizer)
+        return self._prompts[problem.id]
+
+    def _requests(self, ask: Ask) -> list[GenerationRequest]:
+        prompt_ids = np.asarray(self._prompt_ids(ask.problem), np.int32)
+        return [
+            GenerationRequest(
+                TrajectoryId(ask.run, ask.stage, ask.epoch, ask.problem.id, index),
+                prompt_ids,
+                self._sampling.max_new_tokens,
+                ask.temperature,
+                self._style.eos_token_ids,
+                self._style.stop,
+            )
+            for index in range(ask.num_samples)
+        ]
+
+    async def _score(self, ask: Ask, generated: Generated) -> JournalEntry:
+        turn = generated.result.turn
+        trajectory = Trajectory(generated.result.id, ask.index, (turn,))
+        if turn.finish_reason is FinishReason.ABORTED:
+            return JournalEntry(replace(trajectory, drop_reason="aborted"))
+        pieces = self._token_bytes.pieces(turn.completion_ids.tolist())
+        extraction = extract_program(ask.problem, b"".join(pieces))
+        attempt = Attempt(ask.problem, trajectory, extraction, ByteMap.build(pieces, extraction), None)
+        if self._execute_cut or not is_cut(attempt):
+            attempt = replace(attempt, verdict=await self._execute(ask.problem, extraction.program))
+        trajectory = await self._rewarded(attempt)
+        verdict = attempt.verdict
+        return JournalEntry(
+            trajectory, extraction.program, verdict.outcome if verdict else "cut", verdict.cpu_s if verdict else 0.0
+        )
+
+    async def _execute(self, problem: Problem, source: bytes) -> Verdict:
+        work = Execution(
+            Program(problem.language, source),
+            problem.suites[MAIN_SUITE],
+            problem.limits,
+            stop_at_first_failure=not self._terms,
+        )
+        executed = await self._executors.run(work)
+        if executed.end > executed.start:
+            self._metrics.span(Span("executor", "execute", executed.start, executed.end))
+        return executed.verdict
+
+    async def _rewarded(self, attempt: Attempt) -> Trajectory:
+        """The trajectory with its events; with a reason to drop it where a term could not be computed."""
+        events: list[RewardEvent] = []
+        for term in self._terms:
+            (scored,) = await term.score([attempt])
+            if isinstance(scored, Failed):
+                return replace(attempt.trajectory, drop_reason=f"infrastructure:{term.name}")
+            events.extend(scored)
+        return replace(attempt.trajectory, events=tuple(events), passed=_passed(attempt.verdict))
+
+
+def _passed(verdict: Verdict | None) -> bool | None:
+    """None where nothing is known: nothing was executed, or a fault of ours was in the way."""
+    if verdict is None or verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
+        return None
+    return verdict.passed

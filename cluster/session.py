@@ -1,0 +1,71 @@
+"""Starts or joins Ray, and leaves nothing of ours behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import ray
+from pydantic import BaseModel, ConfigDict, Field
+
+from cluster.errors import ClusterError
+
+_OBJECT_STORE_BYTES = 1 << 30
+SANDBOX_RESOURCE = "sandbox"
+
+
+class RayConfig(BaseModel):
+    """Which Ray cluster the run uses."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    address: str | None = None
+    """Address of a cluster to join, ``auto`` for the one on this machine; none starts one that ends with the run.
+    Inside a submitted Ray job the job's cluster is joined whatever stands here."""
+    dashboard: bool = False
+    """Start the dashboard with a cluster of our own (about 0.9 GB of memory)."""
+    memory_reserve_gb: float = Field(default=1.0, ge=0)
+    """Gigabytes of memory that must stay free beside what the run's actors are estimated to need."""
+
+
+@contextmanager
+def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_gb: float) -> Iterator[None]:
+    """Joins the cluster named by ``config`` or by RAY_ADDRESS, or starts one with the logical resources asked for.
+
+    ``num_cpus`` and ``num_sandboxes`` are what the run's actors reserve; ``memory_gb`` what they are estimated to need.
+    Raises ClusterError in one sentence. A cluster that was started here is shut down on the way out.
+    """
+    address = os.environ.get("RAY_ADDRESS") or config.address
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            _check_memory(memory_gb + config.memory_reserve_gb)
+            ray.init(
+                num_cpus=max(num_cpus, os.cpu_count() or 1),
+                resources={SANDBOX_RESOURCE: float(num_sandboxes)},
+                include_dashboard=config.dashboard,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(f"{where} could not be {'joined' if address else 'started'}: {first_line}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_memory(needed_gb: float) -> None:
+    available_gb = psutil.virtual_memory().available / 2**30
+    if available_gb < needed_gb:
+        raise ClusterError(
+            f"this run needs about {needed_gb:.1f} GB of memory and {available_gb:.1f} GB are available; "
+            "lower generators.count, or end other programs"
+        )

@@ -1,0 +1,107 @@
+"""Stage ``evaluate``: pass@1 of a model on problems, sampled and greedy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from cluster.config import EvaluateStage
+from cluster.context import RunContext
+from cluster.journal import write_journal
+from cluster.rollout import Ask, Group, Rollout
+from cluster.run_folder import StageFolder, write_atomically
+from cluster.statistics import Estimate, mean_over_problems, paired_difference
+from problems.identity import WeightsVersion
+from problems.problem import Problem
+
+_GROUPS_IN_FLIGHT = 256
+_RESULTS = "results.json"
+
+
+async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
+    """Samples, executes, and returns the manifest's figures."""
+    model = context.model_path(stage.model)
+    version = WeightsVersion(lineage, 0)
+    problems = context.problems(stage.problems)
+    rollout = context.rollout(context.tokenizer(model), stage.sampling, [], execute_cut=True)
+    kept = [problem for problem in problems if rollout.fits(problem)]
+    passes = [(stage.name, stage.samples, stage.sampling.temperature)] if stage.samples else []
+    passes += [(f"{stage.name}.greedy", 1, 0.0)] if stage.greedy else []
+    context.panel.begin(stage.name, len(kept) * len(passes))
+    await context.serve(model, version)
+    groups = {
+        name: await _measure(context, rollout, stage, name, kept, num_samples, temperature)
+        for name, num_samples, temperature in passes
+    }
+    for name, measured in groups.items():
+        write_journal(folder.trajectories / name, version, [entry for group in measured for entry in group.entries])
+    return _summary(context, stage, folder, groups, len(problems) - len(kept))
+
+
+async def _measure(
+    context: RunContext,
+    rollout: Rollout,
+    stage: EvaluateStage,
+    name: str,
+    problems: Sequence[Problem],
+    num_samples: int,
+    temperature: float,
+) -> list[Group]:
+    """All groups of one pass. At most a few hundred are in flight; each that ends lets the next one in."""
+    slots = asyncio.Semaphore(_GROUPS_IN_FLIGHT)
+
+    async def one(index: int, problem: Problem) -> Group:
+        async with slots:
+            group = await rollout.group(Ask(context.config.name, name, 0, index, problem, num_samples, temperature))
+        context.panel.progress(stage.name, context.panel.rows[stage.name].done + 1)
+        return group
+
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(one(index, problem)) for index, problem in enumerate(problems)]
+    return [task.result() for task in running]
+
+
+def _pass_rates(groups: Sequence[Group]) -> tuple[dict[str, float], int]:
+    """Share of each problem's samples that passed, and how many samples could not be judged (left out of it)."""
+    rates: dict[str, float] = {}
+    unknown = 0
+    for group in groups:
+        judged = [entry.trajectory.passed for entry in group.entries if entry.trajectory.passed is not None]
+        unknown += len(group.entries) - len(judged)
+        if judged:
+            rates[group.problem.id] = sum(judged) / len(judged)
+    return rates, unknown
+
+
+def _summary(
+    context: RunContext,
+    stage: EvaluateStage,
+    folder: StageFolder,
+    groups: dict[str, list[Group]],
+    num_filtered: int,
+) -> dict[str, Any]:
+    summary: dict[str, Any] = {"num_filtered_prompts": num_filtered}
+    results: dict[str, dict[str, float]] = {}
+    for name, measured in groups.items():
+        key = "greedy_pass_at_1" if name.endswith(".greedy") else "sampled_pass_at_1"
+        results[key], unknown = _pass_rates(measured)
+        estimate = mean_over_problems(list(results[key].values()))
+        summary[key] = asdict(estimate)
+        summary[f"{key}_infrastructure_errors"] = unknown
+        context.metrics.log(stage.name, 0, {f"evaluate/{key}": estimate.mean})
+    write_atomically(folder.root / _RESULTS, json.dumps(results))
+    if stage.compare_with is not None:
+        earlier = json.loads((context.folder.stage(stage.compare_with).root / _RESULTS).read_text())
+        summary["difference"] = {
+            key: asdict(_difference(earlier[key], results[key])) for key in results if key in earlier
+        }
+    return summary
+
+
+def _difference(before: dict[str, float], after: dict[str, float]) -> Estimate:
+    """Paired over the problems that both could judge: a fault of ours in one of them is not a failure."""
+    both = before.keys() & after.keys()
+    return paired_difference({key: before[key] for key in both}, {key: after[key] for key in both})
