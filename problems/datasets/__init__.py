@@ -1,4 +1,4 @@
-"""Readers of public data sets, one file each, behind one specification string."""
+"""Problem sets by one specification string: readers of public data sets, one file each, and the synthetic family."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from pathlib import Path
 from problems.datasets.humaneval import read_humaneval
 from problems.datasets.mbpp import ID_PREFIX, read_mbpp
 from problems.problem import Problem
+from problems.synthetic import parse_synthetic, synthetic_problems
 
-_READERS: dict[str, Callable[[Path], list[Problem]]] = {"humaneval": read_humaneval, "mbpp": read_mbpp}
+_FILE_READERS: dict[str, Callable[[Path], list[Problem]]] = {"humaneval": read_humaneval, "mbpp": read_mbpp}
+_FORMS = ("humaneval:FILE", "mbpp:FILE", "synthetic:FIELD=VALUE,..")
 
 
 def load_problems(spec: str) -> list[Problem]:
     """The problems that ``spec`` names, in their own order.
 
     Args:
-        spec: ``humaneval:FILE`` or ``mbpp:FILE`` (.jsonl, .jsonl.gz; MBPP's sanitized set is a .json).
+        spec: ``humaneval:FILE`` or ``mbpp:FILE`` (.jsonl, .jsonl.gz; MBPP's sanitized set is a .json), or fields of
+            ``SyntheticConfig`` such as ``synthetic:split=train,count=12000,depth=2-3,seed=11,language=python``.
 
     Raises:
         ValueError: for an unknown kind, a missing file, and a malformed or repeated row, naming file, line and field.
     """
-    kind, separator, rest = spec.partition(":")
-    if kind not in _READERS or not separator or not rest:
-        known = ", ".join(f"{name}:FILE" for name in _READERS)
-        raise ValueError(f"problem set {spec!r} is none of {known}")
-    return _READERS[kind](Path(rest).expanduser())
+    kind, _, rest = spec.partition(":")
+    if kind == "synthetic":
+        return synthetic_problems(parse_synthetic(rest))
+    if kind not in _FILE_READERS or not rest:
+        raise ValueError(f"problem set {spec!r} is none of {', '.join(_FORMS)}")
+    return _FILE_READERS[kind](Path(rest).expanduser())
 
 
 def index_by_task_id(problems: Iterable[Problem]) -> dict[str | int, Problem]:

@@ -38,7 +38,7 @@ class MbppRow(Row):
 
 def _parsed(source: str, field: str) -> ast.Module:
     try:
-        with warnings.catch_warnings(action="ignore"):  # the data set's own escapes such as "\\d" are not our business
+        with warnings.catch_warnings(action="ignore"):  # the data set's own escapes such as "\d" are not our business
             return ast.parse(source)
     except SyntaxError as error:
         raise ValueError(f"field {field}: does not parse as Python: {error.msg}") from None
