@@ -1,0 +1,136 @@
+"""How much better than expected each token was.
+
+B trajectories, C trained tokens in the flat layout of ``learner.ragged``, G members of a group.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from learner.ragged import flatten, owner, pad, to_go
+
+GRPO_EPS = 1e-6  # beside the standard deviation, so that a group of equal rewards gives zeros
+
+Baseline = Literal["mean", "leave_one_out", "grpo"]
+
+
+class Advantages(NamedTuple):
+    """Attributes:
+    advantages: of each token.
+    returns: what the critic should have said: advantages + values.
+    """
+
+    advantages: Float[Tensor, " C"]
+    returns: Float[Tensor, " C"]
+
+
+def generalised_advantages(
+    *,
+    rewards: Float[Tensor, " C"],
+    values: Float[Tensor, " C"],
+    lengths: Int[Tensor, " B"],
+    gamma: float,
+    lam: float,
+) -> Advantages:
+    """Generalised advantage estimation; the state after a trajectory's last token is worth 0.
+
+        delta_t = r_t + gamma v_{t+1} - v_t
+        A_t     = delta_t + gamma lam A_{t+1}
+
+    Schulman et al. (arXiv 1506.02438). lam = 1 is reward to go minus value, lam = 0 the one-step error.
+
+    Args:
+        rewards: per token, KL penalty included where it is a reward.
+        values: of the state in which the token was chosen.
+        lengths: tokens of each trajectory; nothing flows from one to the next.
+        gamma: discount per token, in [0, 1].
+        lam: in [0, 1].
+    """
+    padded_rewards, padded_values = pad(rewards, lengths).T, pad(values, lengths).T
+    next_values = torch.cat([padded_values[1:], torch.zeros_like(padded_values[:1])])
+    deltas = padded_rewards + gamma * next_values - padded_values
+    # padding is behind the last token: its reward and value are 0, so its advantage is 0 and ends the recursion
+    advantages = torch.zeros_like(deltas)
+    running = torch.zeros_like(deltas[0]) if len(deltas) else deltas
+    for t in range(len(deltas) - 1, -1, -1):
+        running = deltas[t] + gamma * lam * running
+        advantages[t] = running
+    flat = flatten(advantages.T, lengths)
+    return Advantages(flat, flat + values)
+
+
+def group_advantages(
+    baseline: Baseline,
+    *,
+    rewards: Float[Tensor, " B"],
+    groups: Int[Tensor, " B"],
+    members: Float[Tensor, " M"],
+    member_groups: Int[Tensor, " M"],
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """Reward of a trajectory compared with its group, as an advantage and the factor that made it.
+
+        mean            A = R - mean                        Dr.GRPO (arXiv 2503.20783)
+        leave_one_out   A = K/(K-1) (R - mean)              RLOO (arXiv 2402.14740): R minus the mean of the others
+        grpo            A = (R - mean) / (std + 1e-6)       GRPO (arXiv 2402.03300), unbiased std
+
+    The baseline may be over more members than are trained: ``members`` are all that make it (all that were generated,
+    or only the kept), ``rewards`` those that want an advantage. Over the generated ones a filtered batch keeps its
+    true mean; best-worst over the kept ones would always see the middle of the two.
+
+    Args:
+        baseline: see above.
+        rewards: of the trajectories to be trained.
+        groups: their group numbers.
+        members: rewards that make the baselines; those to be trained are among them.
+        member_groups: their group numbers.
+
+    Returns:
+        (advantages, scales): A = (R - mean) * scale.
+
+    Raises:
+        ValueError: a group to be trained has fewer than two members.
+    """
+    names, index = torch.unique(torch.cat([member_groups, groups]), return_inverse=True)
+    member_index, index = index[: len(members)], index[len(members) :]
+    zeros = members.new_zeros(len(names))
+    count = zeros.index_add(0, member_index, torch.ones_like(members))
+    if len(index) and bool((count[index] < 2).any()):
+        lonely = names[index[count[index] < 2][0]]
+        raise ValueError(f"group {int(lonely)} has fewer than two members to compare")
+    mean = zeros.index_add(0, member_index, members) / count
+    if baseline == "mean":
+        scale = torch.ones_like(mean)
+    elif baseline == "leave_one_out":
+        scale = count / (count - 1)
+    else:
+        squares = zeros.index_add(0, member_index, (members - mean[member_index]).square())
+        scale = 1 / ((squares / (count - 1)).sqrt() + GRPO_EPS)
+    return (rewards - mean[index]) * scale[index], scale[index]
+
+
+def spread_with_penalty(
+    *,
+    advantages: Float[Tensor, " B"],
+    scales: Float[Tensor, " B"],
+    penalties: Float[Tensor, " C"],
+    lengths: Int[Tensor, " B"],
+) -> Float[Tensor, " C"]:
+    """A trajectory's advantage at each of its tokens, with the KL penalty that is still to come from there.
+
+        A_t = A_i + scale_i * sum_{s >= t} penalty_s
+
+    With penalties of 0 it is plain GRPO or RLOO. The penalty of earlier tokens is left out: token t could not have
+    changed it (reward to go).
+
+    Args:
+        advantages: of the trajectories.
+        scales: the factor of each, so that penalties are in the same unit as rewards.
+        penalties: -beta KL of each token, or 0.
+        lengths: tokens of each trajectory.
+    """
+    index = owner(lengths)
+    return advantages[index] + scales[index] * to_go(penalties, lengths)

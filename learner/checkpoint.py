@@ -1,0 +1,157 @@
+"""Checkpoints that are there whole or not at all.
+
+    <folder>.partial-<pid>/state.pt        written, fsynced
+    <folder>.partial-<pid>/manifest.json   sizes and digests, written last, fsynced
+    rename -> <folder>/                    parent fsynced
+
+A kill at any moment leaves the last good checkpoint and perhaps a ``.partial-*`` folder beside it, which the next save
+sweeps away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel
+from torch import nn
+
+from learner.errors import CheckpointError
+
+FORMAT = 1
+STATE_FILE, MANIFEST_FILE = "state.pt", "manifest.json"
+_CHUNK_BYTES = 1 << 22
+
+
+def save_checkpoint(folder: str | Path, *, kind: str, settings: BaseModel, state: Mapping[str, Any]) -> None:
+    """Writes ``state`` (tensors and plain values) so that ``folder`` appears complete or not at all.
+
+    Args:
+        folder: replaced if it exists.
+        kind: what it is, such as ``ppo``; compared when it is loaded.
+        settings: the config it was made under; compared when it is loaded.
+        state: nested dicts and lists of tensors, numbers, strings and bytes.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(f"{folder.name}.partial-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    aside = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    aside.mkdir()
+    torch.save(dict(state), aside / STATE_FILE)
+    manifest = {
+        "format": FORMAT,
+        "kind": kind,
+        "settings": settings.model_dump(mode="json"),
+        "files": {STATE_FILE: {"bytes": (aside / STATE_FILE).stat().st_size, "blake2b": _digest(aside / STATE_FILE)}},
+    }
+    (aside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+    publish_folder(aside, folder)
+
+
+def load_checkpoint(folder: str | Path, *, kind: str, settings: BaseModel) -> dict[str, Any]:
+    """Reads what ``save_checkpoint`` wrote.
+
+    Raises CheckpointError: absent, cut short, damaged, of another kind, or made under another config (field named).
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no complete checkpoint at {str(folder)!r}: {error}") from error
+    if manifest.get("format") != FORMAT or manifest.get("kind") != kind:
+        raise CheckpointError(
+            f"checkpoint {str(folder)!r} is {manifest.get('kind')!r} format {manifest.get('format')}, "
+            f"wanted {kind!r} format {FORMAT}"
+        )
+    difference = first_difference(manifest["settings"], settings.model_dump(mode="json"))
+    if difference:
+        raise CheckpointError(f"checkpoint {str(folder)!r} was made under another config: {difference}")
+    for name, facts in manifest["files"].items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != facts["bytes"] or _digest(path) != facts["blake2b"]:
+            raise CheckpointError(
+                f"checkpoint file {str(path)!r} is cut short or damaged ({size} of {facts['bytes']} bytes)"
+            )
+    return torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+
+
+def first_difference(saved: Any, wanted: Any, path: str = "") -> str | None:
+    """Where two plain structures first differ, such as ``kl.coefficient: 0.02 there, 0.05 here``."""
+    if isinstance(saved, dict) and isinstance(wanted, dict):
+        for key in [*saved, *(key for key in wanted if key not in saved)]:
+            found = first_difference(saved.get(key), wanted.get(key), f"{path}.{key}" if path else str(key))
+            if found:
+                return found
+        return None
+    return None if saved == wanted else f"{path}: {saved!r} there, {wanted!r} here"
+
+
+def publish_folder(aside: Path, folder: Path) -> None:
+    """Makes a finished folder appear under its final name in one step, surviving a power cut."""
+    for path in sorted(aside.rglob("*")):
+        if path.is_file():
+            _fsync(path)
+    _fsync(aside)
+    if folder.exists():
+        old = folder.with_name(f"{folder.name}.partial-old-{os.getpid()}")
+        os.rename(folder, old)
+        os.rename(aside, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.rename(aside, folder)
+    _fsync(folder.parent)
+
+
+def random_state() -> dict[str, Any]:
+    """States of every global random generator. The learner draws from none of them; a user's hook might."""
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    version, internal, spare = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
+        "python": [version, list(internal), spare],
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """The inverse of ``random_state``."""
+    torch.set_rng_state(state["torch"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    version, internal, spare = state["python"]
+    random.setstate((version, tuple(internal), spare))
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """Sixteen hex digits of all weights: two models have the same if they are bitwise the same."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,277 @@
+"""The learner's settings. No torch here: the command line reads them before anything heavy is imported.
+
+Defaults are those of the quick start on two cores (a model of 0.5M parameters). Where the papers state a value for a
+large model, the field's text gives it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base: frozen, unknown fields refused, the text under a field is its description."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class OptimizerConfig(Settings):
+    """AdamW and its schedule, for one model."""
+
+    learning_rate: PositiveFloat = 5e-4
+    """Peak rate. PF-PPO at 6.7B: policy 5e-7, critic 9e-6, SFT and reward model 1e-5."""
+    beta1: Fraction = 0.9
+    """Decay of the gradient's first moment."""
+    beta2: Fraction = 0.95
+    """Decay of the gradient's second moment."""
+    eps: PositiveFloat = 1e-6
+    """Added to the root of the second moment."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled decay, on matrices only: biases, norms and other vectors are never decayed."""
+    max_grad_norm: PositiveFloat = 1.0
+    """The gradient of each optimizer step is scaled down to this global 2-norm."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimizer steps of linear warm-up from 0."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the rate falls from its peak over the stage, after the warm-up."""
+    final_fraction: Fraction = 0.1
+    """Share of the peak rate that is left at the end of the schedule."""
+
+
+class NewModelConfig(Settings):
+    """A Qwen2 from scratch: the small models of tests and of the quick start."""
+
+    hidden_size: int = Field(default=128, ge=8)
+    """Width of the residual stream."""
+    num_layers: int = Field(default=2, ge=1)
+    """Decoder layers."""
+    head_dim: int = Field(default=64, ge=2)
+    """Width of one attention head; ``hidden_size`` is a multiple. vLLM's CPU kernels want at least 32."""
+    num_key_value_heads: int | None = Field(default=None, ge=1)
+    """Grouped-query attention; None: as many as query heads."""
+    intermediate_size: int = Field(default=384, ge=8)
+    """Width of the feed-forward block."""
+    max_position_embeddings: int = Field(default=512, ge=16)
+    """Longest sequence, tokens."""
+    tie_word_embeddings: bool = True
+    """Input and output embeddings are one matrix."""
+    initializer_range: PositiveFloat = 0.05
+    """Standard deviation of the initial weights. 0.02 is for wide models and learns slowly at width 128."""
+    rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary embedding."""
+
+    @model_validator(mode="after")
+    def heads_divide_the_width(self) -> Self:
+        if self.hidden_size % self.head_dim:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of head_dim {self.head_dim}")
+        heads = self.hidden_size // self.head_dim
+        if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
+            raise ValueError(
+                f"{heads} query heads are not a multiple of num_key_value_heads {self.num_key_value_heads}"
+            )
+        return self
+
+
+class SFTConfig(Settings):
+    """Supervised fine-tuning on (prompt, completion) pairs."""
+
+    seed: int = Field(default=0, ge=0)
+    """Order of the examples."""
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=3e-3, beta2=0.98, eps=1e-8, weight_decay=0.01, warmup_steps=30, final_fraction=0.05
+    )
+    """AdamW for the whole model."""
+    max_steps: int | None = Field(default=None, ge=1)
+    """Budget in optimizer steps; None: no such bound."""
+    max_seconds: PositiveFloat | None = None
+    """Budget in seconds of training; None: no such bound. The rate follows whichever budget is nearer its end."""
+    batch_examples: int = Field(default=64, ge=1)
+    """Examples in an optimizer step."""
+    row_tokens: int = Field(default=4096, ge=16)
+    """Most tokens in one packed row (one forward and backward pass)."""
+    max_example_tokens: int = Field(default=512, ge=2)
+    """An example with more tokens is an error, never cut."""
+
+    @model_validator(mode="after")
+    def some_budget_is_set(self) -> Self:
+        if self.max_steps is None and self.max_seconds is None:
+            raise ValueError("one of max_steps and max_seconds must be set")
+        return self
+
+    @model_validator(mode="after")
+    def an_example_fits_a_row(self) -> Self:
+        if self.max_example_tokens > self.row_tokens:
+            raise ValueError(f"max_example_tokens {self.max_example_tokens} is more than row_tokens {self.row_tokens}")
+        return self
+
+
+class KeepAll(Settings):
+    """Every sample is trained: plain PPO."""
+
+    kind: Literal["none"] = "none"
+
+
+class BestOfN(Settings):
+    """PF-PPO's BoN: the best of each group."""
+
+    kind: Literal["bon"] = "bon"
+
+
+class BestRandom(Settings):
+    """PF-PPO's BR: the best of each group and one uniform of the rest."""
+
+    kind: Literal["br"] = "br"
+
+
+class BestWorst(Settings):
+    """PF-PPO's BW: the best and the worst of each group."""
+
+    kind: Literal["bw"] = "bw"
+
+
+class RandomK(Settings):
+    """The control: k uniform of each group, whatever they earned."""
+
+    kind: Literal["random_k"] = "random_k"
+    k: int = Field(default=2, ge=1)
+    """How many to keep; a smaller group is kept whole."""
+
+
+Filter = Annotated[KeepAll | BestOfN | BestRandom | BestWorst | RandomK, Field(discriminator="kind")]
+
+
+class CriticConfig(Settings):
+    """The value model: backbone of the initial policy and a scalar head."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, schedule="linear")
+    """AdamW during PPO. Slow: a fast critic forgets (explained variance 0.2 -> 0.05)."""
+    epochs: int = Field(default=1, ge=0)
+    """Passes over the step's trajectories; 0 freezes the critic after its warm-up."""
+    train_on: Literal["all", "kept"] = "all"
+    """Trajectories that teach it. Under best-worst on 0/1 rewards every mixed group of kept ones averages 0.5, so that
+    they teach it the filter. With ``kept`` the dropped ones pass through neither model (PF-PPO's saving)."""
+    value_clip: PositiveFloat | None = 0.2
+    """Clip range around the values before the step, in units of reward; None: no clipping."""
+    target_lambda: Fraction = 1.0
+    """Lambda of the returns that it regresses on; 1: what was really earned."""
+    warmup_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, warmup_steps=20, final_fraction=0.1)
+    """AdamW of the warm-up on rollouts of the frozen policy."""
+    warmup_rollouts: int = Field(default=12_000, ge=0)
+    """Rollouts of the frozen policy that the stage collects for the warm-up; 0: no warm-up."""
+    warmup_steps: int = Field(default=600, ge=0)
+    """Optimizer steps of the warm-up."""
+    warmup_batch_trajectories: int = Field(default=64, ge=1)
+    """Trajectories in a warm-up step."""
+
+
+class GAE(Settings):
+    """Generalised advantage estimation with a learned critic."""
+
+    kind: Literal["gae"] = "gae"
+    gamma: Fraction = 1.0
+    """Discount per token."""
+    lam: Fraction = 0.95
+    """Lambda: 1 trusts what was earned, 0 trusts the critic. PF-PPO: 0.95."""
+    critic: CriticConfig = CriticConfig()
+    """The value model."""
+
+
+class GroupBaseline(Settings):
+    """Rewards compared within the samples of one prompt; no critic."""
+
+    kind: Literal["group"] = "group"
+    baseline: Literal["mean", "leave_one_out", "grpo"] = "mean"
+    """``mean``: R - mean (Dr.GRPO). ``leave_one_out``: R - mean of the others (RLOO). ``grpo``: (R - mean)/(std + eps)."""
+    over: Literal["generated", "kept"] = "generated"
+    """The members that make the baseline: all that were sampled, or those that the filter kept."""
+
+
+AdvantageEstimator = Annotated[GAE | GroupBaseline, Field(discriminator="kind")]
+
+
+class KLConfig(Settings):
+    """Anchor to the reference policy."""
+
+    coefficient: NonNegativeFloat = 0.02
+    """Beta. 0: no reference model is held. PF-PPO: 0.01."""
+    estimator: Literal["k1", "k2", "k3"] = "k1"
+    """See learner.kl."""
+    place: Literal["reward", "loss"] = "reward"
+    """Subtracted from each token's reward (papers), or added to the loss (GRPO)."""
+
+    @model_validator(mode="after")
+    def k1_is_no_loss(self) -> Self:
+        if self.place == "loss" and self.estimator == "k1":
+            raise ValueError("kl.estimator k1 as a loss has a gradient of zero mean: use k2 or k3, or place 'reward'")
+        return self
+
+
+class CutByLength(Settings):
+    """What a completion earns that the token limit cut."""
+
+    rule: Literal["replace", "as_scored", "drop"] = "replace"
+    """``replace``: its whole reward is ``value``. ``as_scored``: what its events say. ``drop``: it is not trained."""
+    value: float = Field(default=-0.2, allow_inf_nan=False)
+    """Reward under ``replace``."""
+
+
+class PPOConfig(Settings):
+    """One PPO stage's learner."""
+
+    num_steps: int = Field(default=40, ge=1)
+    """Learner steps of the stage; schedules end there. One step trains one batch of groups."""
+    seed: int = Field(default=0, ge=0)
+    """Seeds the filter's draws and the order of mini-batches."""
+    temperature: PositiveFloat = 1.0
+    """Sampling temperature: the learner divides its logits by it, so that ratios compare like with like."""
+    filter: Filter = KeepAll()
+    """Which samples of each group are trained."""
+    advantage: AdvantageEstimator = GAE()
+    """How credit is assigned."""
+    kl: KLConfig = KLConfig()
+    """Anchor to the reference policy."""
+    cut_by_length: CutByLength = CutByLength()
+    """What a completion earns that the token limit cut."""
+    optimizer: OptimizerConfig = OptimizerConfig(warmup_steps=6)
+    """AdamW for the policy."""
+    epochs: int = Field(default=2, ge=1)
+    """Passes of the policy over the kept trajectories of a step."""
+    minibatch_trajectories: int = Field(default=64, ge=1)
+    """Trajectories in an optimizer step, of policy and critic."""
+    row_tokens: int = Field(default=4096, ge=16)
+    """Most tokens in one packed row (one forward and backward pass)."""
+    max_trajectory_tokens: int = Field(default=512, ge=2)
+    """A trajectory with more tokens, prompt included, is an error, never cut."""
+    clip_low: Fraction = 0.2
+    """The ratio's gain is clipped below 1 - clip_low."""
+    clip_high: NonNegativeFloat = 0.2
+    """The ratio's gain is clipped above 1 + clip_high. DAPO: 0.28."""
+    entropy_coefficient: NonNegativeFloat = 0.0
+    """Weight of the entropy bonus in the loss."""
+    aggregation: Literal["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant_length"] = (
+        "token_mean"
+    )
+    """How token losses become one number; see learner.aggregate."""
+    whiten_advantages: bool = True
+    """Advantages of the kept trajectories are brought to mean 0 and variance 1, after the filter."""
+
+    @model_validator(mode="after")
+    def a_trajectory_fits_a_row(self) -> Self:
+        if self.max_trajectory_tokens > self.row_tokens:
+            raise ValueError(
+                f"max_trajectory_tokens {self.max_trajectory_tokens} is more than row_tokens {self.row_tokens}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_baseline_over_kept_needs_two(self) -> Self:
+        single = isinstance(self.filter, BestOfN) or (isinstance(self.filter, RandomK) and self.filter.k == 1)
+        if isinstance(self.advantage, GroupBaseline) and self.advantage.over == "kept" and single:
+            raise ValueError(f"advantage.over 'kept' compares one sample with itself under filter {self.filter.kind!r}")
+        return self

@@ -1,0 +1,59 @@
+"""Weights on their way out: buckets for the push to generators, and a Hugging Face folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from learner.checkpoint import publish_folder
+
+Bucket = list[tuple[str, Tensor]]
+
+
+def weight_buckets(model: PreTrainedModel, bucket_bytes: int) -> Iterator[Bucket]:
+    """All weights under their Hugging Face names, in buckets of about ``bucket_bytes``.
+
+    A tied weight comes once, under the name of the input embedding. Tensors are contiguous views or copies without
+    gradient; the caller reads them before the next learner step. A tensor larger than the bucket comes alone.
+    """
+    bucket: Bucket = []
+    size = 0
+    for name, parameter in model.named_parameters():  # tied parameters are named once
+        tensor = parameter.detach().contiguous()
+        if bucket and size + tensor.nbytes > bucket_bytes:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append((name, tensor))
+        size += tensor.nbytes
+    if bucket:
+        yield bucket
+
+
+def export_huggingface(
+    model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, dtype: torch.dtype | None = None
+) -> None:
+    """Writes a folder that ``AutoModelForCausalLM.from_pretrained`` loads; complete or not there.
+
+    Args:
+        model: the policy.
+        folder: replaced if it exists.
+        tokenizer: saved beside the model, if given.
+        dtype: of the written weights; None: as they are.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    if aside.exists():
+        shutil.rmtree(aside)
+    state = None if dtype is None else {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    model.save_pretrained(aside, state_dict=state)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(aside)
+    publish_folder(aside, folder)

@@ -1,0 +1,107 @@
+"""Log-probabilities and entropy of chosen tokens, without ever holding the [C, V] logits whole.
+
+The output layer is applied to a chunk of tokens at a time, in the forward pass and again in the backward pass, which
+computes its gradients itself. C tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CHUNK_ELEMENTS = 1 << 21  # logits held at once: 8 MiB in float32
+
+
+class TokenLogprobs(NamedTuple):
+    """Attributes:
+    logprobs: log-probability of each target token, nats.
+    entropy: of the distribution it was drawn from, nats; without gradient unless asked for.
+    """
+
+    logprobs: Float[Tensor, " C"]
+    entropy: Float[Tensor, " C"]
+
+
+def token_logprobs(
+    hidden: Float[Tensor, "C D"],
+    weight: Float[Tensor, "V D"],
+    targets: Int[Tensor, " C"],
+    *,
+    bias: Float[Tensor, " V"] | None = None,
+    temperature: float = 1.0,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> TokenLogprobs:
+    """log softmax((h W^T + b) / temperature) at the targets, and the entropy of the same distribution.
+
+    Both carry a gradient to ``hidden``, ``weight`` and ``bias``. Memory beside inputs and gradients: O(chunk_elements).
+
+    Args:
+        hidden: state from which each target is predicted.
+        weight: output layer.
+        targets: ids in [0, V).
+        bias: of the output layer.
+        temperature: that the tokens were sampled with, above 0.
+        chunk_elements: most logits at once; at least one token is done at a time.
+    """
+    logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, chunk_elements)  # type: ignore[misc]
+    return TokenLogprobs(logprobs, entropy)
+
+
+class _ChunkedLogprobs(torch.autograd.Function):
+    """With z = logits / temperature, p = softmax(z), H the entropy:
+
+    d logp[y] / dz = onehot(y) - p          dH / dz = -p (log p + H)
+    """
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        chunk_elements: int,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(hidden, weight, bias, targets)
+        ctx.temperature, ctx.chunk = temperature, max(1, chunk_elements // len(weight))
+        logprobs, entropies = [], []
+        for rows, goal in zip(hidden.split(ctx.chunk), targets.split(ctx.chunk), strict=True):
+            log_p = _log_softmax(rows, weight, bias, temperature)
+            logprobs.append(log_p.gather(1, goal[:, None])[:, 0])
+            entropies.append(-(log_p.exp() * log_p).sum(1))
+        if not logprobs:
+            empty = hidden.new_zeros(0)
+            return empty, empty.clone()
+        return torch.cat(logprobs), torch.cat(entropies)
+
+    @staticmethod
+    def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, weight, bias, targets = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        wants_entropy = bool(grad_entropy.any())
+        for start in range(0, len(hidden), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            log_p = _log_softmax(hidden[part], weight, bias, ctx.temperature)
+            p = log_p.exp()
+            grad = p * -grad_logprobs[part, None]
+            grad.scatter_add_(1, targets[part, None], grad_logprobs[part, None])
+            if wants_entropy:
+                entropy = -(p * log_p).sum(1, keepdim=True)
+                grad -= grad_entropy[part, None] * p * (log_p + entropy)
+            grad /= ctx.temperature
+            grad_hidden[part] = grad @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(grad.T, hidden[part])
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+        return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
+    return (torch.nn.functional.linear(hidden, weight, bias) / temperature).log_softmax(1)

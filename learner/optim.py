@@ -1,0 +1,115 @@
+"""Optimizers and their schedules, one for each model."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner.config import OptimizerConfig
+
+
+def learning_rate_factor(config: OptimizerConfig, *, step: int, progress: float) -> float:
+    """Share of the peak rate.
+
+    Linear warm-up over ``warmup_steps``, times a constant, line or cosine from 1 to ``final_fraction`` along ``progress``.
+
+    Args:
+        config: the schedule.
+        step: optimizer steps already made; the first step has (0 + 1) / warmup_steps of the peak.
+        progress: of the stage, 0 at its begin and 1 at its end (clamped).
+    """
+    warmup = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    done = min(max(progress, 0.0), 1.0)
+    if config.schedule == "constant":
+        return warmup
+    shape = 1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+    return warmup * (config.final_fraction + (1 - config.final_fraction) * shape)
+
+
+class ScheduledOptimizer:
+    """AdamW over one model with its schedule and gradient clipping.
+
+    ``step`` is a sentence of three verbs: measure the gradient, set the rate, move. A gradient that is not finite stops
+    it before anything has moved.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        self.config = config
+        self.num_steps = 0
+        self.learning_rate = 0.0
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._adamw = torch.optim.AdamW(
+            _decay_groups(self._parameters, config.weight_decay),
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            eps=config.eps,
+            fused=True,
+        )
+
+    def zero_grad(self) -> None:
+        self._adamw.zero_grad(set_to_none=True)
+
+    def gradient_norm(self) -> float:
+        """Global 2-norm of the gradients accumulated so far."""
+        return float(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
+
+    def step(self, *, progress: float) -> float:
+        """One update from the gradients that have been accumulated; they are cleared.
+
+        Args:
+            progress: of the stage, in [0, 1].
+
+        Returns:
+            The gradient's global 2-norm before clipping; if it is not finite, nothing was changed.
+        """
+        norm = float(clip_gradients(self._parameters, self.config.max_grad_norm))
+        if math.isfinite(norm):
+            factor = learning_rate_factor(self.config, step=self.num_steps, progress=progress)
+            self.learning_rate = self.config.learning_rate * factor
+            for group in self._adamw.param_groups:
+                group["lr"] = self.learning_rate
+            self._adamw.step()
+            self.num_steps += 1
+        self.zero_grad()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"adamw": self._adamw.state_dict(), "num_steps": self.num_steps, "learning_rate": self.learning_rate}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._adamw.load_state_dict(state["adamw"])
+        self.num_steps = state["num_steps"]
+        self.learning_rate = state["learning_rate"]
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """Scales the gradients in place to a global 2-norm of at most ``max_norm``; returns the norm before."""
+    return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+class Undo:
+    """A copy, in host memory, of a model's trained weights and its optimizer's state."""
+
+    def __init__(self, model: nn.Module, optimizer: ScheduledOptimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._weights = {name: tensor.detach().cpu().clone() for name, tensor in model.named_parameters()}
+        self._state = copy.deepcopy(optimizer.state_dict())
+
+    def restore(self) -> None:
+        """Puts everything back in place; gradients are cleared."""
+        with torch.no_grad():
+            for name, parameter in self._model.named_parameters():
+                parameter.copy_(self._weights[name])
+        self._optimizer.load_state_dict(self._state)
+        self._optimizer.zero_grad()

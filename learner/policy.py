@@ -1,0 +1,78 @@
+"""The policy as the learner sees it: packed rows in, log-probabilities of trained tokens out."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from learner.errors import ModelRefusedError
+from learner.logprobs import TokenLogprobs, token_logprobs
+from learner.packing import PackedRow
+
+
+class Policy(nn.Module):
+    """A causal LM under a sampling temperature.
+
+    The whole computation is one ``forward``, so that a wrapper that gathers parameters around it (FSDP) sees all of it.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.temperature = temperature
+
+    def forward(self, row: PackedRow) -> TokenLogprobs:
+        """Log-probability and entropy of each trained token of the row, in the row's order."""
+        hidden = hidden_states(self.model.base_model, row)[row.predicting]
+        output = self.model.get_output_embeddings()
+        return token_logprobs(
+            hidden, output.weight, row.targets, bias=getattr(output, "bias", None), temperature=self.temperature
+        )
+
+    def frozen_copy(self) -> Policy:
+        """The same weights as of now, without gradients: a reference policy."""
+        return copy.deepcopy(self).requires_grad_(False)
+
+
+def hidden_states(backbone: nn.Module, row: PackedRow) -> Tensor:
+    """Last hidden state of each token of a packed row: float [T, D]."""
+    output = backbone(
+        input_ids=row.input_ids[None],
+        position_ids=row.position_ids[None],
+        use_cache=False,
+        packed_lengths=row.lengths,
+    )
+    return output.last_hidden_state[0]
+
+
+@torch.no_grad()
+def check_packed_path(policy: Policy, *, tolerance: float = 1e-3) -> None:
+    """Compares the packed path with the model's own logits on a few tokens.
+
+    Raises ModelRefusedError if they differ: some architectures scale, cap or project between backbone and logits.
+    """
+    ids = torch.arange(12) % policy.model.config.vocab_size
+    row = PackedRow(
+        members=(0, 1),
+        lengths=(7, 5),
+        input_ids=ids,
+        position_ids=torch.cat([torch.arange(7), torch.arange(5)]),
+        predicting=torch.tensor([0, 5, 7, 10]),
+        targets=ids[[1, 6, 8, 11]],
+        flat=torch.arange(4),
+        ends=torch.tensor([6, 11]),
+    )
+    ours = policy(row).logprobs
+    logits = torch.cat([
+        policy.model(input_ids=part[None], use_cache=False, packed_lengths=(len(part),)).logits[0]
+        for part in ids.split(row.lengths)
+    ])  # fmt: skip
+    theirs = (logits.float() / policy.temperature).log_softmax(-1)[row.predicting, row.targets]
+    worst = float((ours.float() - theirs).abs().max())
+    if not worst <= tolerance:
+        raise ModelRefusedError(
+            f"{type(policy.model).__name__}: log-probabilities on packed rows are off the model's own by {worst:.3g}"
+        )

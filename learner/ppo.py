@@ -1,0 +1,408 @@
+"""The PPO learner: groups of scored trajectories in, an updated policy out.
+
+    admit -> filter -> lay out -> reference log-probabilities, values -> token rewards -> advantages -> whiten
+          -> critic epochs -> policy epochs
+
+All that comes before the epochs looks at the policy as it was when the step began; ratios are against the *behaviour*
+log-probabilities that the generator recorded. Whitening comes after the filter. Nothing here knows which system it
+serves: it sees rewards per token, masks and weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from learner import kl, losses
+from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
+from learner.aggregate import weighted_sum
+from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint, weights_fingerprint
+from learner.config import GAE, PPOConfig
+from learner.critic import Progress, value_row_loss, values_of, warm_up
+from learner.errors import CheckpointError
+from learner.experience import Experience, Outcome, Sample, admit, admit_ungrouped, apply_filter, lay_out
+from learner.export import Bucket, export_huggingface, weight_buckets
+from learner.minibatch import PassFigures, RowLoss, minibatches, update
+from learner.optim import ScheduledOptimizer, Undo
+from learner.packing import PackedRow, TokenSequence, pack
+from learner.policy import Policy, check_packed_path
+from learner.rewards import with_penalty
+from learner.scalar_head import ScalarHeadModel
+from learner.stepmetrics import PartTimes, batch_metrics, signal_metrics
+from learner.trajectory import Trajectory
+from learner.whitening import whiten
+from problems.identity import TrajectoryId, derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What one learner step did.
+
+    Attributes:
+        metrics: figures under the names of docs/metrics.md.
+        outcomes: one for each trajectory given, in the order given: kept or not, and why not.
+        trained_ids: trajectories that made the update.
+        policy_tokens: tokens (prompts included) that passed forward and backward through the policy in one epoch.
+        critic_tokens: likewise through the critic.
+    """
+
+    metrics: dict[str, float]
+    outcomes: tuple[Outcome, ...]
+    trained_ids: tuple[TrajectoryId, ...]
+    policy_tokens: int
+    critic_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """What the policy of before the step, the reference and the critic say of the studied tokens, all [C].
+
+    Attributes:
+        reference_logprobs: zeros where no reference is held.
+        divergence: KL estimate of behaviour from reference.
+        values: None without a critic.
+        rewards: per token, KL penalty included where it is a reward.
+        penalties: the KL part of them.
+    """
+
+    reference_logprobs: Float[Tensor, " C"]
+    divergence: Float[Tensor, " C"]
+    values: Float[Tensor, " C"] | None
+    rewards: Float[Tensor, " C"]
+    penalties: Float[Tensor, " C"]
+
+
+class PPOLearner:
+    """Holds policy, reference and critic with their optimizers; everything random is seeded by (config.seed, step)."""
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        config: PPOConfig,
+        *,
+        reference: PreTrainedModel | None = None,
+        critic: ScalarHeadModel | None = None,
+    ) -> None:
+        """
+        Args:
+            policy: trained in place; from ``learner.models``.
+            config: of the stage.
+            reference: the anchor; None: a frozen copy of ``policy`` as it is now.
+            critic: initial value model (such as a process reward model); None: policy's backbone under a zero head.
+        """
+        self.config = config
+        self.policy = Policy(policy, temperature=config.temperature)
+        check_packed_path(self.policy)
+        self.reference = self._reference(reference)
+        self.critic = self._critic(critic)
+        self.policy_optimizer = ScheduledOptimizer(self.policy, config.optimizer)
+        self.critic_optimizer = (
+            ScheduledOptimizer(self.critic, config.advantage.critic.optimizer)
+            if self.critic is not None and isinstance(config.advantage, GAE)
+            else None
+        )
+        self.num_steps = 0
+
+    @property
+    def vocab_size(self) -> int:
+        return self.policy.model.config.vocab_size
+
+    def warm_up_critic(
+        self,
+        trajectories: Sequence[Trajectory],
+        held_out: Sequence[Trajectory],
+        progress: Progress | None = None,
+    ) -> dict[str, float]:
+        """Teaches the critic the returns of the frozen policy, before the first step.
+
+        Args:
+            trajectories: rollouts of the policy as it is, scored; ``CriticConfig.warmup_rollouts`` of them.
+            held_out: likewise, of other problems; explained variance is measured here.
+            progress: called after each update.
+
+        Returns:
+            Metrics under the names of docs/metrics.md.
+        """
+        if self.critic is None or not isinstance(self.config.advantage, GAE):
+            raise ValueError("this stage has no critic: advantage.kind is not 'gae'")
+        train, test = (lay_out(admit_ungrouped(t, self.config, self.vocab_size)) for t in (trajectories, held_out))
+        return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress)
+
+    def step(self, groups: Sequence[Sequence[Trajectory]]) -> StepResult:
+        """Trains on one batch of groups; each group holds the samples of one issue of one prompt.
+
+        Raises:
+            TrajectoryError: one that can't be trained; it is named, nothing was changed.
+            NonFiniteGradientError: the step is undone; weights and optimizers are as before it.
+        """
+        times = PartTimes()
+        with times.part("filter"):
+            admitted, dropped = admit(groups, self.config, self.vocab_size)
+            kept, passed_over = apply_filter(admitted, self.config)
+            studied = lay_out([*kept, *passed_over] if self._critic_sees_all else kept)  # the kept come first
+            trained = lay_out(kept)
+        if not kept:
+            return self._finish(groups, kept, passed_over, dropped, {}, times)
+        with times.part("score"):
+            signals = self._score(studied)
+            returns = self._returns(studied, signals)
+            advantages = self._advantages(trained, signals, admitted)
+        with self._undone_if_it_fails():
+            with times.part("critic"):
+                critic = self._train_critic(studied, signals, returns)
+            with times.part("policy"):
+                policy = self._train_policy(trained, signals, advantages)
+        metrics = signal_metrics(trained, studied, signals.divergence, signals.values, signals.rewards)
+        return self._finish(groups, kept, passed_over, dropped, {**policy, **critic, **metrics}, times)
+
+    def weights(self, bucket_bytes: int = 64 << 20) -> Iterator[Bucket]:
+        """The policy's weights under Hugging Face names, in buckets; read them before the next step."""
+        return weight_buckets(self.policy.model, bucket_bytes)
+
+    def export(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Writes the policy as a Hugging Face folder."""
+        export_huggingface(self.policy.model, folder, tokenizer=tokenizer)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes everything that the next step depends on; ``folder`` appears complete or not at all."""
+        save_checkpoint(folder, kind="ppo", settings=self.config, state=self._state())
+
+    def load(self, folder: str | Path) -> None:
+        """Goes on from what ``save`` wrote; the next step is bit for bit the one that would have followed.
+
+        The learner must have been made with the same config and reference. Raises CheckpointError otherwise.
+        """
+        state = load_checkpoint(folder, kind="ppo", settings=self.config)
+        if state["reference"] != self._reference_fingerprint():
+            raise CheckpointError(f"checkpoint {str(folder)!r} was made with another reference policy")
+        self.policy.load_state_dict(state["policy"])
+        self.policy_optimizer.load_state_dict(state["policy_optimizer"])
+        if self.critic is not None and self.critic_optimizer is not None:
+            self.critic.load_state_dict(state["critic"])
+            self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.num_steps = state["num_steps"]
+        restore_random_state(state["random"])
+
+    # --- the parts of a step
+
+    def _score(self, studied: Experience) -> Signals:
+        """Reference and critic pass over the studied tokens."""
+        config = self.config
+        reference = torch.zeros_like(studied.behaviour_logprobs)
+        divergence = torch.zeros_like(reference)
+        if self.reference is not None:
+            reference = logprobs_of(self.reference, studied.sequences, config.row_tokens)
+            divergence = kl.kl_estimate(
+                config.kl.estimator, current_logprobs=studied.behaviour_logprobs, reference_logprobs=reference
+            )
+        coefficient = config.kl.coefficient if config.kl.place == "reward" else 0.0
+        rewards = with_penalty(studied.rewards, divergence=divergence, coefficient=coefficient)
+        values = None
+        if self.critic is not None:
+            values = values_of(self.critic, studied.sequences, config.row_tokens)
+        return Signals(reference, divergence, values, rewards, penalties=rewards - studied.rewards)
+
+    def _returns(self, studied: Experience, signals: Signals) -> Tensor | None:
+        """What the critic regresses on."""
+        if signals.values is None or not isinstance(self.config.advantage, GAE):
+            return None
+        return generalised_advantages(
+            rewards=signals.rewards,
+            values=signals.values,
+            lengths=studied.lengths,
+            gamma=self.config.advantage.gamma,
+            lam=self.config.advantage.critic.target_lambda,
+        ).returns
+
+    def _advantages(self, trained: Experience, signals: Signals, admitted: Sequence[Sequence[Sample]]) -> Tensor:
+        """Advantages of the trained tokens; whitened over them and no others."""
+        estimator = self.config.advantage
+        num_tokens = len(trained.rewards)
+        if isinstance(estimator, GAE) and signals.values is not None:
+            advantages = generalised_advantages(
+                rewards=signals.rewards[:num_tokens],
+                values=signals.values[:num_tokens],
+                lengths=trained.lengths,
+                gamma=estimator.gamma,
+                lam=estimator.lam,
+            ).advantages
+        else:
+            advantages = self._group_advantages(trained, signals, admitted)
+        return whiten(advantages) if self.config.whiten_advantages else advantages
+
+    def _group_advantages(self, trained: Experience, signals: Signals, admitted: Sequence[Sequence[Sample]]) -> Tensor:
+        estimator = self.config.advantage
+        assert not isinstance(estimator, GAE)
+        members = trained if estimator.over == "kept" else lay_out([sample for group in admitted for sample in group])
+        advantages, scales = group_advantages(
+            estimator.baseline,
+            rewards=trained.raw_rewards,
+            groups=trained.groups,
+            members=members.raw_rewards,
+            member_groups=members.groups,
+        )
+        penalties = signals.penalties[: len(trained.rewards)]
+        return spread_with_penalty(advantages=advantages, scales=scales, penalties=penalties, lengths=trained.lengths)
+
+    def _train_critic(self, studied: Experience, signals: Signals, returns: Tensor | None) -> dict[str, float]:
+        if self.critic is None or self.critic_optimizer is None or returns is None or signals.values is None:
+            return {}
+        assert isinstance(self.config.advantage, GAE)
+        settings = self.config.advantage.critic
+        row_loss = value_row_loss(self.critic, old_values=signals.values, returns=returns, clip=settings.value_clip)
+        figures = self._epochs("critic", studied.sequences, settings.epochs, self.critic_optimizer, row_loss)
+        return {f"critic/{name}": value for name, value in figures.items()}
+
+    def _train_policy(self, trained: Experience, signals: Signals, advantages: Tensor) -> dict[str, float]:
+        row_loss = self._policy_row_loss(trained, signals, advantages)
+        figures = self._epochs("policy", trained.sequences, self.config.epochs, self.policy_optimizer, row_loss)
+        return {f"policy/{name}": value for name, value in figures.items()}
+
+    def _policy_row_loss(self, trained: Experience, signals: Signals, advantages: Tensor) -> RowLoss:
+        config = self.config
+
+        def loss(row: PackedRow, flat: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
+            current = self.policy(row)
+            result = losses.clipped_policy_loss(
+                current_logprobs=current.logprobs,
+                behaviour_logprobs=trained.behaviour_logprobs[flat],
+                advantages=advantages[flat],
+                weights=weights,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+            )
+            total = result.loss
+            if config.entropy_coefficient:
+                total = total - config.entropy_coefficient * weighted_sum(current.entropy, weights)
+            if self.reference is not None and config.kl.place == "loss":
+                divergence = kl.kl_estimate(
+                    config.kl.estimator,
+                    current_logprobs=current.logprobs,
+                    reference_logprobs=signals.reference_logprobs[flat],
+                )
+                total = total + config.kl.coefficient * weighted_sum(divergence, weights)
+            return total, {
+                "clip_fraction": float(result.clip_fraction),
+                "approx_kl": float(result.approx_kl),
+                "ratio_mean": float(result.ratio_mean),
+                "ratio_max": float(result.ratio_max),
+                "entropy": float(current.entropy.detach().mean()),
+            }
+
+        return loss
+
+    def _epochs(
+        self, name: str, sequences: Sequence[TokenSequence], epochs: int, optimizer: ScheduledOptimizer, loss: RowLoss
+    ) -> dict[str, float]:
+        """Passes over the sequences in mini-batches, a fresh order each time."""
+        config, figures = self.config, PassFigures()
+        for epoch in range(epochs):
+            for batch in minibatches(
+                sequences,
+                size=config.minibatch_trajectories,
+                aggregation=config.aggregation if name == "policy" else "token_mean",
+                constant_length=config.max_trajectory_tokens,
+                order_seed=derive_seed(f"{name}-order", config.seed, self.num_steps, epoch),
+            ):
+                update(
+                    batch, model_name=name, optimizer=optimizer, row_tokens=config.row_tokens, row_loss=loss,
+                    progress=self.num_steps / config.num_steps, figures=figures,
+                )  # fmt: skip
+        if not figures.num_updates:
+            return {}
+        return {**figures.means(), "learning_rate": optimizer.learning_rate, "updates": float(figures.num_updates)}
+
+    def _finish(
+        self,
+        groups: Sequence[Sequence[Trajectory]],
+        kept: Sequence[Sample],
+        passed_over: Sequence[Sample],
+        dropped: Mapping[TrajectoryId, str],
+        metrics: dict[str, float],
+        times: PartTimes,
+    ) -> StepResult:
+        """Counts the step and writes down what became of every trajectory."""
+        self.num_steps += 1
+        reasons = {**dropped, **{s.trajectory.id: f"filter:{self.config.filter.kind}" for s in passed_over}}
+        outcomes = tuple(
+            Outcome(t.id, kept=t.id not in reasons, drop_reason=reasons.get(t.id)) for group in groups for t in group
+        )
+        policy_tokens = sum(sample.sequence.num_tokens for sample in kept)
+        also_seen = sum(sample.sequence.num_tokens for sample in passed_over) if self._critic_sees_all else 0
+        critic_tokens = policy_tokens + also_seen if self.critic is not None else 0
+        return StepResult(
+            metrics={
+                **metrics,
+                **batch_metrics(groups, kept, passed_over, policy_tokens, critic_tokens),
+                **times.metrics(),
+            },
+            outcomes=outcomes,
+            trained_ids=tuple(sample.trajectory.id for sample in kept),
+            policy_tokens=policy_tokens,
+            critic_tokens=critic_tokens,
+        )
+
+    # --- what it holds
+
+    @property
+    def _critic_sees_all(self) -> bool:
+        advantage = self.config.advantage
+        return isinstance(advantage, GAE) and advantage.critic.train_on == "all"
+
+    def _reference(self, reference: PreTrainedModel | None) -> Policy | None:
+        if not self.config.kl.coefficient:
+            return None
+        if reference is None:
+            return self.policy.frozen_copy()
+        return Policy(reference, temperature=self.config.temperature).requires_grad_(False)
+
+    def _critic(self, critic: ScalarHeadModel | None) -> ScalarHeadModel | None:
+        if not isinstance(self.config.advantage, GAE):
+            return None
+        return critic or ScalarHeadModel.from_causal_lm(self.policy.model)
+
+    def _reference_fingerprint(self) -> str:
+        return weights_fingerprint(self.reference) if self.reference is not None else "none"
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "num_steps": self.num_steps,
+            "policy": self.policy.state_dict(),
+            "policy_optimizer": self.policy_optimizer.state_dict(),
+            "reference": self._reference_fingerprint(),
+            "random": random_state(),
+        }
+        if self.critic is not None and self.critic_optimizer is not None:
+            state["critic"] = self.critic.state_dict()
+            state["critic_optimizer"] = self.critic_optimizer.state_dict()
+        return state
+
+    @contextmanager
+    def _undone_if_it_fails(self) -> Generator[None]:
+        """Restores weights and optimizers if the step breaks off, whatever mini-batches were already applied."""
+        undo = [Undo(self.policy, self.policy_optimizer)]
+        if self.critic is not None and self.critic_optimizer is not None:
+            undo.append(Undo(self.critic, self.critic_optimizer))
+        try:
+            yield
+        except BaseException:
+            for memory in undo:
+                memory.restore()
+            raise
+
+
+@torch.no_grad()
+def logprobs_of(policy: Policy, sequences: Sequence[TokenSequence], row_tokens: int) -> Float[Tensor, " C"]:
+    """Log-probabilities of all trained tokens, in the flat layout."""
+    logprobs = torch.zeros(sum(sequence.num_trained for sequence in sequences))
+    for row in pack(sequences, row_tokens):
+        logprobs[row.flat] = policy(row).logprobs.float()
+    return logprobs

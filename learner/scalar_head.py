@@ -1,0 +1,83 @@
+"""The scalar-head model: critic, reward model, reranker, discriminator and process reward model are all this one.
+
+A backbone and one linear layer named ``score``. Per token it is a value function or a line reward, at the last token a
+score of the whole sequence. One class and one head name, so that a critic that starts as a reward model is a copy.
+
+Its folder is a Hugging Face model folder: the backbone's config, and ``model.safetensors`` with the backbone's weights
+under ``model.`` and the head's under ``score.``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from learner.errors import ModelRefusedError
+from learner.models import for_packed_rows, refuse_unsupported
+from learner.packing import PackedRow
+from learner.policy import hidden_states
+
+WEIGHTS_FILE = "model.safetensors"
+KIND_FILE = "scalar_head.json"
+
+
+class ScalarHeadModel(nn.Module):
+    """Backbone ``model`` and head ``score``; one number for each token."""
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = backbone
+        self.score = nn.Linear(backbone.config.hidden_size, 1).to(backbone.dtype)
+        with torch.no_grad():
+            self.score.weight.zero_()
+            self.score.bias.zero_()
+
+    @staticmethod
+    def from_causal_lm(model: PreTrainedModel, *, bias: float = 0.0) -> ScalarHeadModel:
+        """A copy of a causal LM's backbone under a head that says ``bias`` for everything."""
+        scalar = ScalarHeadModel(copy.deepcopy(model.base_model).requires_grad_(True))
+        scalar.set_bias(bias)
+        return scalar
+
+    @staticmethod
+    def from_pretrained(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> ScalarHeadModel:
+        """Loads what ``save_pretrained`` wrote. Raises ModelRefusedError if the folder holds no scalar-head model."""
+        folder = Path(folder)
+        if not (folder / KIND_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+            raise ModelRefusedError(
+                f"{str(folder)!r} holds no scalar-head model ({KIND_FILE} or {WEIGHTS_FILE} is missing)"
+            )
+        config = AutoConfig.from_pretrained(folder)
+        refuse_unsupported(config)
+        scalar = ScalarHeadModel(for_packed_rows(AutoModel.from_config(config, dtype=dtype)))
+        scalar.load_state_dict(load_file(folder / WEIGHTS_FILE))
+        return scalar
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config, weights and a note of what this is."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.model.config.save_pretrained(folder)
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        (folder / KIND_FILE).write_text(json.dumps({"head": "score", "backbone_prefix": "model"}) + "\n")
+
+    def set_bias(self, bias: float) -> None:
+        """The head's constant."""
+        with torch.no_grad():
+            self.score.bias.fill_(bias)
+
+    def forward(self, row: PackedRow) -> Float[Tensor, " T"]:
+        """A number for each token of the row, from what stands up to and including it.
+
+        The value of the state in which a trained token was chosen is that of the token before: ``out[row.predicting]``.
+        The score of a whole sequence is that of its last token: ``out[row.ends]``.
+        """
+        return self.score(hidden_states(self.model, row))[:, 0]

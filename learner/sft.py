@@ -1,0 +1,170 @@
+"""Supervised fine-tuning: the completion is trained, its end-of-sequence token included; the prompt is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from learner.aggregate import weighted_sum
+from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from learner.config import SFTConfig
+from learner.errors import EmptyCompletionError
+from learner.export import export_huggingface
+from learner.minibatch import MiniBatch, PassFigures, minibatches, update
+from learner.optim import ScheduledOptimizer
+from learner.packing import PackedRow, TokenSequence, check_length
+from learner.policy import Policy, check_packed_path
+from problems.identity import derive_seed
+
+
+@dataclass(frozen=True, slots=True)
+class SFTProgress:
+    """Where the training stands.
+
+    Attributes:
+        step: optimizer steps made.
+        fraction: of the budget, in [0, 1].
+        loss: of the last mini-batch, nats a trained token.
+        tokens: passed so far, prompts included.
+        seconds: trained so far, those before a resume included.
+        learning_rate: of the last step.
+        grad_norm: of the last step, before clipping.
+    """
+
+    step: int
+    fraction: float
+    loss: float
+    tokens: int
+    seconds: float
+    learning_rate: float
+    grad_norm: float
+
+
+def sft_example(name: str, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> TokenSequence:
+    """One pair as a sequence. ``completion_ids`` end with the end-of-sequence id, trained like any other token.
+
+    Raises EmptyCompletionError or ValueError (empty prompt).
+    """
+    if not len(completion_ids):
+        raise EmptyCompletionError(name, "no token to train")
+    if not len(prompt_ids):
+        raise ValueError(f"example {name}: empty prompt, its first token has no context to be predicted from")
+    ids = np.array([*prompt_ids, *completion_ids], dtype=np.int64)
+    return TokenSequence(name, ids, np.arange(len(ids)) >= len(prompt_ids))
+
+
+class SFTTrainer:
+    """Trains a causal LM in place. Deterministic by seed under a budget of steps; resumable in the middle of a pass."""
+
+    def __init__(self, model: PreTrainedModel, config: SFTConfig, examples: Sequence[TokenSequence]) -> None:
+        """
+        Args:
+            model: from ``learner.models``.
+            config: budget, optimizer, packing.
+            examples: from ``sft_example``; each at most ``config.max_example_tokens`` long (TooLongError otherwise).
+        """
+        if not examples:
+            raise ValueError("no examples to train on")
+        for example in examples:
+            check_length(example, config.max_example_tokens)
+        self.config = config
+        self.examples = examples
+        self.policy = Policy(model)
+        check_packed_path(self.policy)
+        self.optimizer = ScheduledOptimizer(self.policy, config.optimizer)
+        self.num_steps = 0
+        self.num_tokens = 0
+        self.seconds = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget that is used, by whichever bound is nearer."""
+        steps = self.num_steps / self.config.max_steps if self.config.max_steps else 0.0
+        seconds = self.seconds / self.config.max_seconds if self.config.max_seconds else 0.0
+        return min(1.0, max(steps, seconds))
+
+    def train(
+        self,
+        *,
+        progress: Callable[[SFTProgress], None] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> SFTProgress:
+        """Trains until the budget is used or ``stop`` says so between two steps; callable again to go on.
+
+        Raises NonFiniteGradientError, with the weights of before that step.
+        """
+        latest = SFTProgress(self.num_steps, self.fraction, float("nan"), self.num_tokens, self.seconds, 0.0, 0.0)
+        for batch in self._batches():
+            if self.fraction >= 1.0 or stop():
+                break
+            latest = self._step(batch)
+            if progress is not None:
+                progress(latest)
+        return latest
+
+    def save(self, folder: str | Path) -> None:
+        """Writes everything that the next step depends on."""
+        state = {
+            "num_steps": self.num_steps,
+            "num_tokens": self.num_tokens,
+            "seconds": self.seconds,
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+        }
+        save_checkpoint(folder, kind="sft", settings=self.config, state=state)
+
+    def load(self, folder: str | Path) -> None:
+        """Goes on from what ``save`` wrote, with the same examples. Raises CheckpointError."""
+        state = load_checkpoint(folder, kind="sft", settings=self.config)
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_steps, self.num_tokens, self.seconds = state["num_steps"], state["num_tokens"], state["seconds"]
+        restore_random_state(state["random"])
+
+    def export(self, folder: str | Path, tokenizer: Any = None) -> None:
+        """Writes the model as a Hugging Face folder."""
+        export_huggingface(self.policy.model, folder, tokenizer=tokenizer)
+
+    def _batches(self) -> Iterator[MiniBatch]:
+        """Mini-batches without end from where the training stands: each pass in an order of its own."""
+        per_pass = -(-len(self.examples) // self.config.batch_examples)
+        epoch, skip = divmod(self.num_steps, per_pass)
+        while True:
+            order = derive_seed("sft-order", self.config.seed, epoch)
+            size = self.config.batch_examples
+            for index, batch in enumerate(
+                minibatches(self.examples, size=size, aggregation="token_mean", order_seed=order)
+            ):
+                if index >= skip:
+                    yield batch
+            epoch, skip = epoch + 1, 0
+
+    def _step(self, batch: MiniBatch) -> SFTProgress:
+        begin, figures = time.perf_counter(), PassFigures()
+        update(
+            batch, model_name="policy", optimizer=self.optimizer, row_tokens=self.config.row_tokens,
+            row_loss=self._row_loss, progress=self.fraction, figures=figures,
+        )  # fmt: skip
+        self.num_steps += 1
+        self.num_tokens += figures.num_tokens
+        self.seconds += time.perf_counter() - begin
+        return SFTProgress(
+            step=self.num_steps,
+            fraction=self.fraction,
+            loss=figures.losses[-1],
+            tokens=self.num_tokens,
+            seconds=self.seconds,
+            learning_rate=self.optimizer.learning_rate,
+            grad_norm=figures.grad_norm,
+        )
+
+    def _row_loss(self, row: PackedRow, flat: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
+        return weighted_sum(-self.policy(row).logprobs, weights), {}
