@@ -52,7 +52,7 @@ class GeneratorConfig(BaseModel):
     end-of-sequence ids need none of it."""
 
     kv: Literal["recompute", "keep"] = "recompute"
-    """KV cache at a weight update. ``recompute``: cleared, all that is in flight is prefilled again with the new weights.
+    """KV cache at a weight update. ``recompute``: cleared; what is in flight is prefilled again with the new weights.
     ``keep``: requests in flight keep theirs; new ones get a cache salt of the version, so that no prefix of old weights
     is reused."""
 

@@ -6,16 +6,16 @@ vLLM's RL interfaces moved between releases: everything that depends on 0.32 is 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from actors.config import GeneratorConfig
 from actors.errors import EngineDiedError, EngineUnavailableError
+from actors.owner import own_children
 
 _WORKER_MODULE = "actors.vllm_worker"
-_OWNER_VARIABLE = "CRUCIBLE_ENGINE_OWNER_PID"
+_SHUTDOWN_GRACE_S = 3.0
 
 
 def engine_environment(device: str) -> dict[str, str]:
@@ -89,7 +89,7 @@ class VllmEngine:
 
         Raises EngineUnavailableError where vLLM is missing or the engine does not come up.
         """
-        os.environ[_OWNER_VARIABLE] = str(os.getpid())
+        own_children()
         try:
             llm = await asyncio.to_thread(_make_llm, config, model_path)
         except ImportError as error:
@@ -166,7 +166,8 @@ class VllmEngine:
         self._llm = _Closed()
         if llm.output_handler is not None:
             llm.output_handler.cancel()  # or it reports the end that follows as a crash
-        await asyncio.to_thread(llm.shutdown)
+        await asyncio.to_thread(_end_engine, llm)
+        llm.shutdown = _nothing  # its finaliser calls this again, as late as in the interpreter's own end
 
     async def _init_weight_transfer(self) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
@@ -187,6 +188,19 @@ class VllmEngine:
             output_kind=self._final_only,
             skip_clone=True,
         )
+
+
+def _end_engine(llm: Any) -> None:
+    """vLLM kills what does not end in time (a paused engine, say) but does not wait for the kill."""
+    manager = llm.engine_core.resources.engine_manager
+    processes = list(manager.processes) if manager is not None else []
+    llm.shutdown(timeout=_SHUTDOWN_GRACE_S)
+    for process in processes:
+        process.join(_SHUTDOWN_GRACE_S)
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Closed:

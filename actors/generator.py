@@ -179,8 +179,9 @@ class Generator:
     async def update(self, ticket: dict[str, str]) -> None:
         """Loads the published weights.
 
-        A ticket that is refused (WeightsMissingError, WeightsCorruptedError, WeightPhaseError) changes nothing: the update is
-        over and sampling goes on with the weights as they were. WeightsLostError: the engine must be started anew.
+        A ticket that is refused (WeightsMissingError, WeightsCorruptedError, WeightPhaseError) changes nothing: the
+        update is over and sampling goes on with the weights as they were. WeightsLostError: the engine must be started
+        anew.
         """
         self._expect(_Phase.STARTED, "update")
         try:

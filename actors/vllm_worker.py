@@ -6,9 +6,6 @@ is known. Nothing of Crucible imports this module; ``actors.engine`` only names 
 
 from __future__ import annotations
 
-import os
-import select
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,8 +20,9 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors.owner import end_with_owner
+
 BACKEND = "shm"
-OWNER_VARIABLE = "CRUCIBLE_ENGINE_OWNER_PID"
 
 
 @dataclass
@@ -102,25 +100,6 @@ class WorkerExtension:
     """Mixed into vLLM's worker. Empty: the import is the point."""
 
 
-def _end_with_owner(owner_pid: int) -> None:
-    """Ends this process when the owner ends, however it ends (SIGKILL and the out-of-memory killer included).
-
-    Consumes nothing; waits for the owner's pidfd; nothing else unblocks it.
-    """
-    try:
-        owner = os.pidfd_open(owner_pid)
-    except ProcessLookupError:
-        os._exit(1)
-    select.select([owner], [], [])
-    os._exit(1)
-
-
-def _watch_owner() -> None:
-    owner = os.environ.get(OWNER_VARIABLE, "")
-    if owner and int(owner) != os.getpid():
-        threading.Thread(target=_end_with_owner, args=(int(owner),), name="end-with-owner", daemon=True).start()
-
-
-_watch_owner()
+end_with_owner()
 if BACKEND not in WeightTransferEngineFactory._registry:
     WeightTransferEngineFactory.register_engine(BACKEND, ShmWeightEngine)

@@ -118,7 +118,7 @@ class ShmSender:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        self._published.append(version)
+        self._published = [*(published for published in self._published if published != version), version]
         for old in self._published[: -self._keep]:
             self.retire(old)
         return {
