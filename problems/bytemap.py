@@ -13,10 +13,14 @@ computed once.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+
+# What Python's and Java's compilers count as the end of a line: LF, CR LF, and CR alone; not form feed, not U+2028.
+_LINE_END = re.compile(rb"\r\n?|\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,7 @@ class ByteMap:
     @staticmethod
     def build(token_bytes: Sequence[bytes], extraction: Extraction) -> ByteMap:
         """``token_bytes``: the bytes of each token of the completion; special tokens (end of sequence) are empty."""
-        starts = [0]
-        for offset, byte in enumerate(extraction.program):
-            if byte == 0x0A:
-                starts.append(offset + 1)
+        starts = [0, *(ending.end() for ending in _LINE_END.finditer(extraction.program))]
         if len(starts) > 1 and starts[-1] == len(extraction.program):
             starts.pop()  # a final newline ends the last line, it does not begin another
         ends = tuple(accumulate(len(piece) for piece in token_bytes))
@@ -76,13 +77,18 @@ class ByteMap:
         return len(self.line_starts)
 
     def program_offset(self, line: int, column: int = 1) -> int:
-        """Byte offset of a line and a byte column in the program; clamped to the program's last byte.
+        """Byte offset of a line and a byte column in the program; a column past the line's end is its last byte.
 
         Raises ValueError for a line below 1 or beyond the program: such a diagnostic belongs to no line.
         """
+        start, end = self._line_bounds(line)
+        return max(min(start + max(column, 1), end) - 1, start)
+
+    def _line_bounds(self, line: int) -> tuple[int, int]:
+        """Byte offsets [start, end) of a line, its newline included."""
         if not 1 <= line <= self.num_lines:
             raise ValueError(f"line {line} is outside the program's {self.num_lines} lines")
-        return min(self.line_starts[line - 1] + max(column, 1) - 1, max(self.program_length - 1, 0))
+        return self.line_starts[line - 1], self.line_starts[line] if line < self.num_lines else self.program_length
 
     def completion_offset(self, program_offset: int) -> int | None:
         """Offset in the completion of a byte of the program; None where the prompt or the harness wrote it."""
@@ -102,9 +108,11 @@ class ByteMap:
         return None if offset is None else self.token_of_byte(offset)
 
     def tokens_of_line(self, line: int) -> range:
-        """Tokens with at least one byte in this line, its newline included; empty where the prompt wrote the line."""
-        start = self.program_offset(line)
-        end = self.line_starts[line] if line < self.num_lines else self.program_length
+        """Tokens with at least one byte in this line, its newline included; empty where the prompt wrote the line.
+
+        A token that spans two lines belongs to both.
+        """
+        start, end = self._line_bounds(line)
         touched: list[int] = []
         for segment in self.segments:
             low = max(start, segment.program_start)

@@ -3,7 +3,9 @@
 ``CONTINUE``: program = prompt + completion, byte for byte.
 ``PROGRAM``: the *last* fenced block whose tag is the problem's language or empty, closed or not (a cut completion still
 counts as what it is); if there is no fence at all, the whole completion; if all fences are of other languages, the last
-of them. The tag line and the fences themselves are not part of the program.
+of them. The tag line and the fences themselves are not part of the program. A fence stands at the beginning of its
+line, blanks aside. A bare fence closes an open block; a fence with a tag opens a block, and ends the one before it if
+that was left open. A program of blanks alone has the rule ``no-code``.
 """
 
 from __future__ import annotations
@@ -25,14 +27,13 @@ _TAGS = {
 def _blocks(completion: bytes) -> list[tuple[bytes, int, int]]:
     """(tag in lower case, start, end) of each fenced block; the last may be open-ended."""
     blocks: list[tuple[bytes, int, int]] = []
-    position = 0
-    while (opening := _FENCE.search(completion, position)) is not None:
-        closing = _FENCE.search(completion, opening.end())
-        end = closing.start() if closing is not None else len(completion)
-        blocks.append((opening[1].lower(), opening.end(), end))
-        if closing is None:
-            break
-        position = closing.end()
+    opening: re.Match[bytes] | None = None
+    for fence in _FENCE.finditer(completion):
+        if opening is not None:
+            blocks.append((opening[1].lower(), opening.end(), fence.start()))
+        opening = fence if opening is None or fence[1] else None
+    if opening is not None:
+        blocks.append((opening[1].lower(), opening.end(), len(completion)))
     return blocks
 
 
@@ -43,9 +44,13 @@ def extract_program(problem: Problem, completion: bytes) -> Extraction:
         return Extraction(head + completion, (Segment(0, len(head), len(completion)),), "continue")
     blocks = _blocks(completion)
     if not blocks:
-        return Extraction(completion, (Segment(0, 0, len(completion)),), "bare")
+        return _cut(completion, 0, len(completion), "bare")
     tags = _TAGS.get(problem.language, {problem.language.encode()}) | {b""}
     matching = [block for block in blocks if block[0] in tags]
     _, start, end = (matching or blocks)[-1]
-    rule = "block" if matching else "foreign-block"
-    return Extraction(completion[start:end], (Segment(start, 0, end - start),), rule)
+    return _cut(completion, start, end, "block" if matching else "foreign-block")
+
+
+def _cut(completion: bytes, start: int, end: int, rule: str) -> Extraction:
+    program = completion[start:end]
+    return Extraction(program, (Segment(start, 0, end - start),), rule if program.strip() else "no-code")

@@ -11,8 +11,13 @@ _VERSION = re.compile(r"L(\d+)\.S(\d+)")
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A seed in [0, 2**63) that depends on ``parts`` and on nothing else (not on process, order or machine)."""
-    text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
+    """A seed in [0, 2**63) that depends on ``parts`` and on nothing else (not on process, order or machine).
+
+    1 and "1" are different parts; a string enum counts as its string. Lengths stand in front, so that no two different
+    rows of parts are written alike.
+    """
+    tagged = [("s" if isinstance(part, str) else "i", f"{part}") for part in parts]
+    text = "".join(f"{tag}{len(part)}:{part}" for tag, part in tagged)
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> (64 - _SEED_BITS)
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
-
-from problems.problem import Problem
 
 
 class Tokenizer(Protocol):
@@ -17,7 +15,6 @@ class Tokenizer(Protocol):
     def encode(self, text: str, *, add_special_tokens: bool = ...) -> list[int]: ...
 
     def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +38,13 @@ class PromptStyle:
         return hashlib.blake2b(json.dumps(asdict(self), sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
-def render_prompt(problem: Problem, style: PromptStyle, tokenizer: Tokenizer) -> list[int]:
-    """Token ids that the model is given for ``problem``."""
+def render_prompt(prompt: str, style: PromptStyle, tokenizer: Tokenizer) -> list[int]:
+    """Token ids that the model is given for a problem's ``prompt``."""
     if style.template == "plain":
-        return tokenizer.encode(problem.prompt, add_special_tokens=False)
+        return tokenizer.encode(prompt, add_special_tokens=False)
     if style.template != "chat":
         raise ValueError(f"prompt template {style.template!r} is neither 'plain' nor 'chat'")
-    messages = [{"role": "user", "content": problem.prompt}]
+    messages = [{"role": "user", "content": prompt}]
     if style.system:
         messages.insert(0, {"role": "system", "content": style.system})
     ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
@@ -66,24 +63,24 @@ def _gpt2_byte_alphabet() -> dict[str, int]:
 class TokenBytes:
     """The bytes that each token id stands for.
 
-    Byte-level BPE (GPT-2, Qwen, Llama 3) and SentencePiece with byte fallback (Llama 2, Mistral) are understood; special
-    tokens stand for no bytes.
+    Byte-level BPE (GPT-2, Qwen, Llama 3) and SentencePiece with byte fallback (Llama 2, Mistral) are understood.
+    Special tokens stand for no bytes, other added tokens for their own text.
     """
 
-    def __init__(self, vocabulary: Mapping[str, int], special_ids: Sequence[int]) -> None:
+    def __init__(
+        self, vocabulary: Mapping[str, int], special_ids: Collection[int], added_ids: Collection[int] = ()
+    ) -> None:
         alphabet = _gpt2_byte_alphabet()
-        special = set(special_ids)
+        special, added = set(special_ids), set(added_ids)
         byte_level = any("Ġ" in token or "Ċ" in token for token in vocabulary)
         self._pieces: dict[int, bytes] = {}
         for token, index in vocabulary.items():
             if index in special:
                 self._pieces[index] = b""
+            elif index in added:
+                self._pieces[index] = token.encode()
             elif byte_level:
-                self._pieces[index] = (
-                    bytes(alphabet[char] for char in token)
-                    if all(char in alphabet for char in token)
-                    else token.encode()  # an added token stands for its own text
-                )
+                self._pieces[index] = bytes(alphabet[char] for char in token)
             elif len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
                 self._pieces[index] = bytes([int(token[3:5], 16)])
             else:
@@ -93,7 +90,10 @@ class TokenBytes:
     @staticmethod
     def of(tokenizer: Any) -> TokenBytes:
         """For a Hugging Face tokenizer."""
-        return TokenBytes(tokenizer.get_vocab(), tokenizer.all_special_ids)
+        added = tokenizer.added_tokens_decoder
+        # all_special_ids knows the named ones only (end, padding); tokens merely flagged as special are skipped too.
+        special = {*tokenizer.all_special_ids, *(index for index, token in added.items() if token.special)}
+        return TokenBytes(tokenizer.get_vocab(), special, set(added))
 
     def pieces(self, ids: Sequence[int]) -> list[bytes]:
         """Bytes of each token. An id outside the vocabulary (a padded embedding row) stands for nothing."""
