@@ -45,7 +45,10 @@ class OptimizerConfig(Settings):
 
 
 class NewModelConfig(Settings):
-    """A Qwen2 from scratch: the small models of tests and of the quick start."""
+    """A Llama from scratch: the small models of tests and of the quick start.
+
+    Not a Qwen2: for that model type transformers 5 replaces the folder's own tokenizer by Qwen's, without a word.
+    """
 
     hidden_size: int = Field(default=128, ge=8)
     """Width of the residual stream."""

@@ -11,10 +11,10 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
 from learner.attention import PACKED_ATTENTION, register_packed_attention
@@ -29,9 +29,9 @@ _LOGIT_FIELDS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_
 def new_causal_lm(
     config: NewModelConfig, *, vocab_size: int, eos_token_id: int, pad_token_id: int | None, seed: int
 ) -> PreTrainedModel:
-    """A Qwen2 with random float32 weights that depend on ``seed`` alone. The global random state is left as it was."""
+    """A Llama with random float32 weights that depend on ``seed`` alone. The global random state is left as it was."""
     heads = config.hidden_size // config.head_dim
-    qwen = Qwen2Config(
+    llama = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,
@@ -48,7 +48,7 @@ def new_causal_lm(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(qwen)
+        model = LlamaForCausalLM(llama)
     return for_packed_rows(model)
 
 
