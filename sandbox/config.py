@@ -1,0 +1,50 @@
+"""Settings of the sandbox."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Backend(StrEnum):
+    """Where programs run."""
+
+    AUTO = "auto"
+    DOCKER = "docker"
+    EMBEDDED = "embedded"
+
+
+class Profile(StrEnum):
+    """How a slot in Docker holds a program; see docs/sandbox.md."""
+
+    FAST = "fast"
+    LEAN = "lean"
+
+
+class SandboxConfig(BaseModel):
+    """How untrusted programs are run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    backend: Backend = Backend.AUTO
+    """``docker`` needs an engine; ``embedded`` makes its own namespaces; ``auto`` takes docker where an engine answers
+    and the image is there, else embedded."""
+    profile: Profile = Profile.FAST
+    """Docker only. ``fast``: the server keeps SYS_ADMIN to give each run its own namespaces, and the program never has
+    it. ``lean``: no SYS_ADMIN; each run has a uid of its own instead."""
+    slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1024)
+    """Programs run at once; each slot is one warm server."""
+    recycle_after: int = Field(default=2000, ge=1)
+    """Runs until a slot is replaced by a fresh one."""
+    memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
+    """Largest ``Limits.memory_bytes`` that a run may ask for."""
+    judge_memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
+    """Address space of the judge, beside the program's memory."""
+    max_source_bytes: int = Field(default=1 << 20, ge=1)
+    """A longer program is refused as a compile error."""
+    runtime: str | None = None
+    """Docker only: the container runtime, such as ``runsc`` for gVisor; the engine's default if not given."""
+    start_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds that a slot may take to start."""

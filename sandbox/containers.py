@@ -1,0 +1,190 @@
+"""Slots in Docker: one warm container each, spoken to over its attached standard input and output.
+
+Attached streams work over a socket of this machine and with a remote engine alike, and they tie the container's life
+to ours: when this process dies, the engine closes the container's standard input, the server in it ends, and the
+container is removed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from typing import Any, cast
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+from docker.types import LogConfig, Ulimit
+
+from sandbox import shipping
+from sandbox.config import Profile, SandboxConfig
+from sandbox.errors import SlotDiedError
+from sandbox.interpreter import this_interpreter
+from sandbox.slot import Connection, Slot
+from sandbox.verdict import Isolation
+
+LABEL = "crucible.sandbox"
+OWNER_LABEL = "crucible.owner"
+_CAPABILITIES = {
+    Profile.FAST: ["SETUID", "SETGID", "KILL", "SYS_ADMIN"],
+    Profile.LEAN: ["SETUID", "SETGID", "KILL", "CHOWN"],
+}
+_SCRATCH = {"/tmp": "rw,noexec,nosuid,nodev,size=32m,nr_inodes=4096,mode=755"}
+_SERVER_BYTES = 128 << 20
+_MAX_PROCESSES = 512
+_STDOUT, _STDERR = 1, 2
+_STDERR_TAIL = 2000
+
+
+def owner() -> str:
+    """Names this process among all that may use the engine: machine, boot, pid and start."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    return f"{boot}:{os.getpid()}:{_start_of(os.getpid())}"
+
+
+def _start_of(pid: int) -> str:
+    """When the process started, in ticks since boot; "" if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except OSError:
+        return ""
+
+
+def _is_orphan(label: str) -> bool:
+    """True if the owner was a process of this machine that is no more."""
+    try:
+        boot, pid, start = label.split(":")
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            here = file.read().strip()
+        return boot == here and _start_of(int(pid)) != start
+    except ValueError:
+        return False
+
+
+def sweep(client: docker.DockerClient, *, ours: bool = False) -> int:
+    """Removes containers that dead processes left (``ours``: and those of this one); how many."""
+    own, count = owner(), 0
+    for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
+        label = cast("dict[str, str]", container.labels).get(OWNER_LABEL, "")
+        if _is_orphan(label) or (ours and label == own):
+            _remove(container)
+            count += 1
+    return count
+
+
+def _remove(container: Container) -> None:
+    try:
+        container.remove(force=True, v=True)
+    except docker.errors.APIError as error:
+        if error.status_code not in (404, 409):  # gone, or on its way
+            raise
+
+
+class DockerSlot(Slot):
+    """A container that lives as long as its standard input."""
+
+    def __init__(self, config: SandboxConfig, client: docker.DockerClient, image: str) -> None:
+        super().__init__(config)
+        self._client = client
+        self._image = image
+        self._container: Container | None = None
+        self._tail = b""
+        self._pump: asyncio.Task[None] | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def connect(self) -> Connection:
+        try:
+            raw = await asyncio.to_thread(self._create)
+        except docker.errors.DockerException as error:
+            raise SlotDiedError(f"the engine did not start a container: {error}") from None
+        source, self._writer = await asyncio.open_connection(sock=raw)
+        reader = asyncio.StreamReader()
+        self._pump = asyncio.create_task(self._demultiplex(source, reader))
+        return Connection(reader, self._writer)
+
+    def _create(self) -> socket.socket:
+        """Creates, attaches, then starts: so no byte is lost."""
+        config = self.config
+        memory = config.memory_bytes + config.judge_memory_bytes // 4 + _SERVER_BYTES
+        security = ["no-new-privileges:true"]
+        if config.profile is Profile.FAST:
+            security.append("apparmor=unconfined")  # its default profile forbids all mounts
+        self._container = self._client.containers.create(
+            self._image,
+            [this_interpreter().executable_in_root, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP],
+            stdin_open=True,
+            auto_remove=True,
+            labels={LABEL: config.profile.value, OWNER_LABEL: owner()},
+            network_mode="none",
+            ipc_mode="none",
+            read_only=True,
+            tmpfs=_SCRATCH,
+            cap_drop=["ALL"],
+            cap_add=_CAPABILITIES[config.profile],
+            security_opt=security,
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=_MAX_PROCESSES,
+            ulimits=[Ulimit(name="core", soft=0, hard=0)],
+            log_config=LogConfig(type=LogConfig.types.NONE, config={}),
+            runtime=config.runtime,
+        )
+        attach = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        api: Any = self._client.api  # the library's own types leave this method open
+        stream: Any = api.attach_socket(self._container.id, params=attach)
+        raw = getattr(stream, "_sock", stream)
+        assert isinstance(raw, socket.socket)
+        owned = raw.dup()  # the client library closes its own object when it is collected
+        owned.setblocking(False)
+        self._stream: Any = stream
+        self._container.start()
+        return owned
+
+    async def _demultiplex(self, source: asyncio.StreamReader, output: asyncio.StreamReader) -> None:
+        """Takes the engine's stream apart: eight bytes of kind and length, then bytes of that kind."""
+        try:
+            while True:
+                kind, size = struct.unpack("!B3xI", await source.readexactly(8))
+                chunk = await source.readexactly(size)
+                if kind == _STDOUT:
+                    output.feed_data(chunk)
+                elif kind == _STDERR:
+                    self._tail = (self._tail + chunk)[-_STDERR_TAIL:]
+        except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
+            output.feed_eof()
+
+    def settings(self) -> dict[str, Any]:
+        return {"namespaces": self.config.profile is Profile.FAST, "own_users": False, "hard_memory": True}
+
+    def isolation(self, holds: frozenset[str]) -> Isolation:
+        is_bounded = self.hello is not None and self.hello.memory_limit_bytes > 0
+        return Isolation(
+            backend="docker",
+            profile=self.config.profile.value,
+            memory="hard" if is_bounded else "soft",
+            network="network" in holds,
+            pid_namespace="pid_namespace" in holds,
+            seccomp="seccomp" in holds,
+        )
+
+    def last_words(self) -> str:
+        return self._tail.decode(errors="replace").strip()
+
+    async def end(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if self._container is not None:
+            container, self._container = self._container, None
+            try:
+                await asyncio.to_thread(_remove, container)
+            except (docker.errors.DockerException, OSError) as error:
+                # The engine is gone; what it leaves is swept by label at the next start.
+                self._tail += f" {error}".encode()[:200]
+        if self._pump is not None:
+            self._pump.cancel()

@@ -1,0 +1,94 @@
+"""Slots without an engine: the resident server in namespaces that we make ourselves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from typing import Any
+
+from sandbox import shipping
+from sandbox.interpreter import this_interpreter
+from sandbox.slot import Connection, Slot
+from sandbox.verdict import Isolation
+
+_STDERR_TAIL = 2000
+_END_S = 5.0
+
+
+class EmbeddedSlot(Slot):
+    """Root makes the namespaces directly; an ordinary user by way of a user namespace."""
+
+    _process: Process | None = None
+    _errors: asyncio.Task[None] | None = None
+    _tail: bytes = b""
+
+    @property
+    def own_users(self) -> bool:
+        return os.geteuid() != 0
+
+    async def connect(self) -> Connection:
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", "-B", "-c", shipping.START_UP,
+            stdin=PIPE, stdout=PIPE, stderr=PIPE, env={}, start_new_session=True,
+        )  # fmt: skip
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._errors = asyncio.create_task(self._collect_errors(process))
+        return Connection(process.stdout, process.stdin)
+
+    def preamble(self) -> bytes:
+        interpreter = this_interpreter()
+        plan = {
+            "files": [
+                (str(interpreter.executable), interpreter.executable_in_root),
+                *((str(source), place) for place, source in interpreter.shared_objects.items()),
+            ],
+            "folders": [(str(interpreter.library), interpreter.library_in_root)],
+            "masked": [f"{interpreter.library_in_root}/{name}" for name in ("site-packages", "dist-packages")],
+            "own_users": self.own_users,
+            "command": [
+                interpreter.executable_in_root, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP,
+            ],
+            "environment": {**shipping.ENVIRONMENT, **interpreter.environment},
+        }  # fmt: skip
+        return shipping.bundle(shipping.JAIL, plan)
+
+    def settings(self) -> dict[str, Any]:
+        return {"namespaces": True, "own_users": self.own_users, "hard_memory": False}
+
+    def isolation(self, holds: frozenset[str]) -> Isolation:
+        return Isolation(
+            backend="embedded",
+            profile="user" if self.own_users else "root",
+            memory="soft",
+            network="network" in holds,
+            pid_namespace="pid_namespace" in holds,
+            seccomp="seccomp" in holds,
+        )
+
+    def last_words(self) -> str:
+        return self._tail.decode(errors="replace").strip()
+
+    async def end(self) -> None:
+        if self._process is None:
+            return
+        assert self._process.stdin is not None
+        self._process.stdin.close()  # the server ends with its input, and the keeper with the server
+        try:
+            async with asyncio.timeout(_END_S):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()  # the server has asked the kernel to end it together with its keeper
+            await self._process.wait()
+        if self._errors is not None:
+            await self._errors
+
+    async def _collect_errors(self, process: Process) -> None:
+        """Consumes standard error; ends with it."""
+        assert process.stderr is not None
+        while chunk := await process.stderr.read(4096):
+            self._tail = (self._tail + chunk)[-_STDERR_TAIL:]

@@ -1,0 +1,143 @@
+"""The judge's side: runs the suite's own code, with proxies where it names what the candidate defines.
+
+It reads the job from the client itself, so the server, of which later candidates are forked, never learns a test. Its
+report is JSON in a memory file that the server passes on unread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+from .proxies import CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
+from .wire import read_exactly, write_all
+
+_MAX_DETAIL = 200
+
+
+class SuiteBrokenError(Exception):
+    """The suite itself is at fault: no program could be judged by it."""
+
+
+class Judge:
+    """Judges one program by one suite.
+
+    Report: ``cases`` (one ``[outcome, detail]`` for each case that was begun), ``load`` (why the program did not load,
+    or None), ``gone`` (why the conversation ended early, or None), ``broken`` (what is wrong with the suite, or None),
+    ``signs`` of cheating, ``started`` (False if the candidate's process never came up: no fault of the program).
+    """
+
+    def __init__(self, job: dict[str, Any], channel: Channel) -> None:
+        self._job = job
+        self._channel = channel
+        self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": __builtins__}
+        self._cases: list[list[str]] = []
+        self._load: list[Any] | None = None
+        self._started = False
+
+    def run(self) -> dict[str, Any]:
+        """The report. Never raises for what the candidate does."""
+        broken = None
+        try:
+            setup, cases = self._compiled()
+            if self._loads():
+                self._run_all(setup, cases)
+        except (SuiteBrokenError, UnsupportedError) as error:
+            broken = str(error)[:_MAX_DETAIL]
+        gone = self._channel.gone
+        return {
+            "cases": self._cases,
+            "load": self._load,
+            "gone": None if gone is None else [gone.kind, str(gone)[:_MAX_DETAIL]],
+            "broken": broken,
+            "signs": self._channel.signs,
+            "started": self._started,
+        }
+
+    def _compiled(self) -> tuple[Any, list[Any]]:
+        try:
+            setup = compile(self._job["setup"], "setup", "exec", dont_inherit=True)
+            cases = [compile(case, f"case {index}", "exec") for index, case in enumerate(self._job["cases"])]
+        except (SyntaxError, ValueError) as error:
+            raise SuiteBrokenError(f"the suite does not compile: {error}") from None
+        return setup, cases
+
+    def _loads(self) -> bool:
+        channel = self._channel
+        try:
+            channel.receive()  # "up": sent before the candidate has any code of others
+            self._started = True
+            channel.expect_silence()
+            channel.send([self._job["source"], self._job["candidate_setup"]])
+            match channel.receive():
+                case ["loaded"]:
+                    return True
+                case ["refused", str(kind), str(message), int(line), int(column)]:
+                    self._load = ["refused", kind, message[:_MAX_DETAIL], line, column]
+                case ["failed", [str(kind), *_], str(message)]:
+                    self._load = ["failed", kind, message[:_MAX_DETAIL]]
+                case _:
+                    channel.signs.append("forged-frame")
+                    self._load = ["failed", "ProtocolError", "a malformed frame"]
+        except CandidateGone as gone:
+            if gone.kind == "ended" and self._started:
+                channel.signs.append("exit-at-import")
+            self._load = ["failed", "Ended", str(gone)]
+        return False
+
+    def _run_all(self, setup: Any, cases: list[Any]) -> None:
+        for name in self._job["entry_points"]:
+            self._space[name] = EntryPoint(self._channel, name)
+        failure = self._run_setup(setup)
+        for case in cases:
+            result = failure or self._run_one(case)
+            self._cases.append(result)
+            if result[0] != "passed" and self._job["stop"]:
+                return
+
+    def _run_setup(self, setup: Any) -> list[str] | None:
+        """The failure that the candidate caused in the setup, if any."""
+        result = self._run_one(setup)
+        if result[0] == "passed":
+            # The setup may define helpers of the same names; what is judged is the candidate's.
+            for name in self._job["entry_points"]:
+                if type(self._space.get(name)) is not EntryPoint:
+                    self._space[name] = EntryPoint(self._channel, name)
+            return None
+        if self._channel.num_requests == 0 and self._channel.gone is None:
+            raise SuiteBrokenError(f"the suite's setup fails by itself: {result[1]}")
+        return result
+
+    def _run_one(self, code: Any) -> list[str]:
+        """Outcome and detail. A case passes if it runs to its end while the candidate is still there."""
+        channel = self._channel
+        try:
+            exec(code, self._space)
+            channel.expect_silence()
+        except (UnsupportedError, CandidateGone) as error:
+            if isinstance(error, UnsupportedError):
+                raise
+        except CandidateExit as error:
+            return ["runtime_error", str(error)[:_MAX_DETAIL]]
+        except BaseException as error:  # noqa: BLE001 - whatever a test raises, the case has failed
+            if channel.gone is None:
+                return self._failed(error)
+        if channel.gone is not None:
+            return ["runtime_error", str(channel.gone)[:_MAX_DETAIL]]
+        return ["passed", ""]
+
+    def _failed(self, error: BaseException) -> list[str]:
+        detail = f"{type(error).__name__}: {error!s}"[:_MAX_DETAIL]
+        if error is self._channel.last_raised:
+            return ["memory_limit" if isinstance(error, MemoryError) else "runtime_error", detail]
+        return ["wrong_answer", detail]
+
+
+def run(job_descriptor: int, job_bytes: int, channel: int, report: int) -> None:
+    """Reads the job, judges, writes the report."""
+    job = json.loads(read_exactly(job_descriptor, job_bytes))
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, job_descriptor)
+    judge = Judge(job, Channel(channel, int(job["output_bytes"])))
+    write_all(report, json.dumps(judge.run()).encode())

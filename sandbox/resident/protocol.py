@@ -1,0 +1,77 @@
+"""What client and server say to each other: a fixed header each way, then bytes that the server does not look into."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import astuple, dataclass
+from enum import IntEnum
+
+
+class End(IntEnum):
+    """What ended a run, as the server saw it."""
+
+    JUDGED = 0  # the judge came to its end
+    CPU = 1  # the candidate used up its CPU seconds
+    BLOCKED = 2  # the wall limit, and the candidate had been sleeping or waiting
+    STARVED = 3  # the wall limit, and the candidate had been waiting for a processor
+    MEMORY = 4  # the candidate used more memory than it may
+    OUTPUT = 5  # the candidate printed more than it may
+    BROKEN = 6  # the server could not start the run; the report is a message
+
+
+_ORDER = struct.Struct("!QddQQQII")
+_RESULT = struct.Struct("!BiiddQQ")
+ORDER_BYTES = _ORDER.size
+RESULT_BYTES = _RESULT.size
+LENGTH = struct.Struct("!Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Client to server; ``job_bytes`` bytes for the judge follow. Units are in the names, as in ``Limits``."""
+
+    job_bytes: int
+    cpu_s: float
+    wall_s: float
+    memory_bytes: int
+    file_bytes: int
+    output_bytes: int
+    num_processes: int
+    open_files: int
+
+    def pack(self) -> bytes:
+        return _ORDER.pack(*astuple(self))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Order:
+        return cls(*_ORDER.unpack(data))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Server to client; ``report_bytes`` bytes of the judge's report follow.
+
+    Attributes:
+        end: an ``End``.
+        candidate_exit: exit status of the candidate, or minus the signal that ended it.
+        judge_exit: the same of the judge.
+        cpu_s: CPU seconds of the candidate and its children.
+        wall_s: from the fork to the end.
+        peak_bytes: largest resident size of a process of the candidate.
+        report_bytes: 0 if the judge did not come to write its report.
+    """
+
+    end: int
+    candidate_exit: int
+    judge_exit: int
+    cpu_s: float
+    wall_s: float
+    peak_bytes: int
+    report_bytes: int
+
+    def pack(self) -> bytes:
+        return _RESULT.pack(*astuple(self))
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Result:
+        return cls(*_RESULT.unpack(data))

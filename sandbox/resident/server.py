@@ -1,0 +1,316 @@
+"""Process 1 of a slot: forks a candidate and a judge for each order, and keeps their accounts.
+
+    client --order, job--> [server] --fork--> candidate <==socket pair==> judge <--job-- client
+                               |                                            |
+    client <--result, report---+<--------- report in a memory file ---------+
+
+It is the zygote of both, so it must stay clean: it reads orders, which are numbers, and no byte of a program, a test,
+an output or a report (those go through it by splice and sendfile). When its standard input ends, it ends, and with it
+everything in its pid namespace.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from . import accounts, candidate, judge, lockdown
+from .cleaning import Sweeper
+from .protocol import LENGTH, ORDER_BYTES, End, Order, Result
+from .seccomp import Filter
+from .wire import PeerGoneError, read_exactly, write_all
+
+_JUDGE_CPU_S = 30
+_JUDGE_GRACE_S = 2.0
+_FIRST_TICK_S = 0.1
+_MIN_TICK_S = 0.02
+_STARVED_SHARE = 0.5
+_UIDS_PER_SLOT = 60_000
+_SPLICE_BYTES = 1 << 20
+# Everything at or above this number is out of the way of the children's 0, 1, 2, ..
+_LOWEST_DESCRIPTOR = 16
+# What programs import most: paid once here instead of in each run.
+PRELOADED = (
+    "abc", "array", "ast", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy", "dataclasses",
+    "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json",
+    "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "threading", "traceback", "typing",
+)  # fmt: skip
+
+
+class Server:
+    """One slot. ``settings``: ``namespaces`` (or a uid a run), ``own_users`` (no root outside), ``first_uid``,
+    ``judge_memory_bytes``, ``hard_memory`` (a control group bounds the slot's memory)."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.namespaces: bool = settings["namespaces"]
+        self.own_users: bool = settings["own_users"]
+        self.hard_memory: bool = settings["hard_memory"]
+        self.first_uid: int = settings["first_uid"]
+        self.judge_memory: int = settings["judge_memory_bytes"]
+        self.filter = Filter()
+        self.orders = fcntl.fcntl(0, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
+        self.results = fcntl.fcntl(1, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
+        self.null = _out_of_the_way(os.open("/dev/null", os.O_RDWR))
+        os.dup2(self.null, 0)
+        os.dup2(2, 1)
+        self.own_pid_namespace = -1
+        if self.namespaces:
+            self.own_pid_namespace = _out_of_the_way(os.open("/proc/self/ns/pid", os.O_RDONLY))
+        self.sweeper = Sweeper(self.namespaces)
+        self.mapped_bytes = _mapped_bytes()
+        self.num_runs = 0
+        self.oom_kills = accounts.oom_kills()
+
+    def serve(self) -> NoReturn:
+        """Runs orders until the client goes away."""
+        hello = json.dumps({"memory_limit_bytes": accounts.memory_limit_bytes(), "python": sys.version}).encode()
+        write_all(self.results, LENGTH.pack(len(hello)) + hello)
+        while True:
+            order = Order.unpack(read_exactly(self.orders, ORDER_BYTES))
+            self.num_runs += 1
+            Run(self, order).perform()
+
+    @property
+    def judge_uid(self) -> int:
+        return self.first_uid
+
+    def candidate_uid(self) -> int:
+        """Another one in each run, so that nothing of an earlier run belongs to it."""
+        return self.first_uid + 1 + self.num_runs % _UIDS_PER_SLOT
+
+
+def _out_of_the_way(descriptor: int) -> int:
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
+    os.close(descriptor)
+    return moved
+
+
+def _mapped_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Run:
+    """One order: from the fork of the candidate to the result."""
+
+    def __init__(self, server: Server, order: Order) -> None:
+        self._server = server
+        self._order = order
+        self._start = time.monotonic()
+        self._end = End.JUDGED
+        self._printed = 0
+        self._polled_cpu_s = 0.0
+
+    def perform(self) -> None:
+        """Forks, watches, ends everything, and sends the result."""
+        ours, theirs = (part.detach() for part in socket.socketpair())
+        printed, prints = os.pipe()
+        report = os.memfd_create("report")
+        # The candidate is forked first: what the judge learns later cannot be in its memory.
+        self._candidate = self._fork_candidate(theirs, prints)
+        self._judge = self._fork(lambda: self._be_judge(ours, report))
+        for descriptor in (ours, theirs, prints):
+            os.close(descriptor)
+        self._watch(printed)
+        self._send(report)
+        os.close(printed)
+        os.close(report)
+
+    # -- forks
+
+    def _fork(self, child: Callable[[], None]) -> int:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child()
+                os._exit(0)
+            except BaseException:  # noqa: BLE001 - a child must never return into the server's loop
+                traceback.print_exc()
+            finally:
+                os._exit(70)
+        return pid
+
+    def _fork_candidate(self, channel: int, prints: int) -> int:
+        server = self._server
+        if not server.namespaces:
+            return self._fork(lambda: self._be_candidate(channel, prints))
+        lockdown.unshare(lockdown.CLONE_NEWPID)
+        try:
+            return self._fork(lambda: self._be_candidate(channel, prints))
+        finally:
+            lockdown.enter_pid_namespace(server.own_pid_namespace)
+
+    def _be_candidate(self, channel: int, prints: int) -> None:
+        server, order = self._server, self._order
+        uid = server.candidate_uid()
+        lockdown.prefer_for_oom()
+        own_proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
+        if server.namespaces:
+            lockdown.private_view()
+            scratch = "/tmp"
+        else:
+            scratch = server.sweeper.make_scratch(uid)
+        if server.own_users:
+            lockdown.become_nobody_inside(own_proc)
+        lockdown.keep_descriptors(server.null, prints, prints, channel)
+        os.setsid()
+        cpu_s = int(order.cpu_s) + 2  # a backstop; the exact limit is kept by the server
+        lockdown.set_ceilings(
+            lockdown.Ceilings(
+                cpu_s,
+                order.memory_bytes + server.mapped_bytes,
+                order.num_processes,
+                order.open_files,
+                order.file_bytes,
+            )
+        )
+        if server.own_users:
+            lockdown.drop_capabilities()
+        else:
+            lockdown.become(uid)
+        os.chdir(scratch)
+        lockdown.seal(server.filter)
+        lockdown.default_signals()
+        candidate.run(3)
+
+    def _be_judge(self, channel: int, report: int) -> None:
+        server, order = self._server, self._order
+        lockdown.keep_descriptors(server.orders, server.null, server.null, channel, report)
+        memory = server.judge_memory + server.mapped_bytes
+        lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
+        if server.own_users:
+            lockdown.drop_capabilities()
+        else:
+            lockdown.become(server.judge_uid)
+        lockdown.seal(server.filter)
+        lockdown.default_signals()
+        judge.run(0, order.job_bytes, 3, 4)
+
+    # -- watching
+
+    def _watch(self, printed: int) -> None:
+        """Consumes the ends of judge and candidate and what is printed; unblocked by the wall limit at the latest."""
+        order, poll = self._order, select.poll()
+        judge_end, candidate_end = os.pidfd_open(self._judge), os.pidfd_open(self._candidate)
+        for descriptor in (judge_end, candidate_end, printed):
+            poll.register(descriptor, select.POLLIN)
+        poll.register(self._server.orders, 0)  # hang-up only: the job itself is the judge's to read
+        wall_end, next_tick = self._start + order.wall_s, self._start + _FIRST_TICK_S
+        while True:
+            now = time.monotonic()
+            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, min(wall_end, next_tick) - now) * 1e3 + 1)}
+            if self._server.orders in ready:
+                os._exit(0)
+            if judge_end in ready:
+                break
+            if candidate_end in ready:
+                poll.unregister(candidate_end)
+            if printed in ready and not self._count_prints(printed):
+                poll.unregister(printed)
+            now = time.monotonic()
+            if now >= wall_end:
+                self._end = self._end or self._blocked_or_starved(now)
+                break
+            if now >= next_tick:
+                next_tick = now + self._tick()
+            if self._end:
+                break
+        os.close(candidate_end)
+        self._finish(judge_end)
+
+    def _count_prints(self, printed: int) -> bool:
+        """False at the end of the stream."""
+        count = os.splice(printed, self._server.null, _SPLICE_BYTES)
+        self._printed += count
+        if self._printed > self._order.output_bytes:
+            self._end = End.OUTPUT
+        return count > 0
+
+    def _tick(self) -> float:
+        """Checks CPU and memory; seconds until the next check is due."""
+        used = accounts.usage(self._candidate_pids())
+        self._polled_cpu_s = max(self._polled_cpu_s, used.cpu_s)
+        left = self._order.cpu_s - used.cpu_s
+        if left <= 0:
+            self._end = End.CPU
+        if used.resident_bytes > self._order.memory_bytes + self._server.mapped_bytes:
+            self._end = End.MEMORY
+        processors = os.cpu_count() or 1
+        soonest = max(_MIN_TICK_S, left / processors)
+        return soonest if self._server.hard_memory else min(soonest, _FIRST_TICK_S)
+
+    def _candidate_pids(self) -> list[int]:
+        return accounts.candidate_pids(os.getpid(), self._judge)
+
+    def _blocked_or_starved(self, now: float) -> End:
+        """A program that waited for a processor most of the time it did not run was starved, not asleep."""
+        pids = self._candidate_pids()
+        used = accounts.usage([*pids, self._judge])
+        idle_s = max(0.0, now - self._start - used.cpu_s)
+        waited_s = accounts.run_delay_s(pids) + accounts.run_delay_s([self._judge])
+        return End.STARVED if waited_s >= _STARVED_SHARE * idle_s else End.BLOCKED
+
+    # -- the end
+
+    def _finish(self, judge_end: int) -> None:
+        """Ends the candidate and all it started, then the judge, which hears of it by the end of its stream."""
+        others = [pid for pid in self._candidate_pids() if pid != self._candidate]
+        if others:
+            self._polled_cpu_s = max(self._polled_cpu_s, accounts.usage([*others, self._candidate]).cpu_s)
+        uid = self._server.candidate_uid()
+        self._candidate_exit, spent = self._server.sweeper.end(self._candidate, uid, bool(others))
+        self._account(spent)
+        if not select.select([judge_end], [], [], _JUDGE_GRACE_S)[0]:
+            os.kill(self._judge, signal.SIGKILL)
+        _, status = os.waitpid(self._judge, 0)
+        self._judge_exit = os.waitstatus_to_exitcode(status)
+        os.close(judge_end)
+        self._server.sweeper.reap_orphans()
+
+    def _account(self, spent: resource.struct_rusage) -> None:
+        self._cpu_s = max(self._polled_cpu_s, spent.ru_utime + spent.ru_stime)
+        self._peak_bytes = spent.ru_maxrss * 1024
+        if self._candidate_exit == -signal.SIGKILL and not self._end:
+            kills = accounts.oom_kills()
+            if kills > self._server.oom_kills:
+                self._server.oom_kills, self._end = kills, End.MEMORY
+        if not self._end and (self._cpu_s > self._order.cpu_s or self._candidate_exit == -signal.SIGXCPU):
+            self._end = End.CPU
+
+    def _send(self, report: int) -> None:
+        size = os.fstat(report).st_size if self._judge_exit == 0 else 0
+        wall_s = time.monotonic() - self._start
+        result = Result(
+            int(self._end), self._candidate_exit, self._judge_exit, self._cpu_s, wall_s, self._peak_bytes, size
+        )
+        write_all(self._server.results, result.pack())
+        offset = 0
+        while offset < size:
+            offset += os.sendfile(self._server.results, report, offset, size - offset)
+
+
+def main(settings: dict[str, Any]) -> NoReturn:
+    """Called by the shipped start-up code in the slot. Never returns."""
+    for name in PRELOADED:
+        __import__(name)
+    try:
+        server = Server(settings)
+        gc.collect()
+        gc.freeze()  # children then leave the preloaded objects' pages alone
+        server.serve()
+    except PeerGoneError:
+        os._exit(0)
+    except BaseException:  # noqa: BLE001 - process 1 must not linger half broken
+        traceback.print_exc()
+        os._exit(70)

@@ -1,0 +1,115 @@
+"""One warm server and the connection to it."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from sandbox import shipping
+from sandbox.config import SandboxConfig
+from sandbox.errors import SlotDiedError
+from sandbox.resident.protocol import LENGTH, RESULT_BYTES, Order, Result
+from sandbox.verdict import Isolation
+
+# Far above what machines use: a uid counts its processes over all slots and containers of a machine.
+_FIRST_UID, _UIDS_PER_SLOT, _NUM_UID_RANGES = 0x40000000, 0x10000, 0x2000
+_STDERR_TAIL = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What the server says of itself when it is ready."""
+
+    memory_limit_bytes: int
+    python: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Streams to and from a server, and its last words on standard error."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+
+class Slot(abc.ABC):
+    """A place in which one program runs at a time. Subclasses start the server and end it."""
+
+    def __init__(self, config: SandboxConfig) -> None:
+        self.config = config
+        self.num_runs = 0
+        self.is_odd = False
+        """Something happened here that should not: to be replaced before the next run."""
+        self._connection: Connection | None = None
+        self.hello: Hello | None = None
+
+    @abc.abstractmethod
+    async def connect(self) -> Connection:
+        """Starts the process that runs ``shipping.START_UP`` and connects to it."""
+
+    @abc.abstractmethod
+    async def end(self) -> None:
+        """Ends the server and everything in it. May be called twice, and for a slot that never started."""
+
+    @abc.abstractmethod
+    def last_words(self) -> str:
+        """What the server wrote to standard error, if it can be known."""
+
+    @abc.abstractmethod
+    def isolation(self, holds: frozenset[str]) -> Isolation:
+        """How the program is held; ``holds`` names what the canary found to hold."""
+
+    @abc.abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The server's settings, but for those common to all."""
+
+    def preamble(self) -> bytes:
+        """What is sent before the server's own bundle."""
+        return b""
+
+    async def start(self) -> None:
+        """Starts the server. Raises SlotDiedError with its last words if it does not come up in time."""
+        try:
+            async with asyncio.timeout(self.config.start_timeout_s):
+                self._connection = await self.connect()
+                await self._greet(self._connection)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            await self.end()
+            raise SlotDiedError(f"a sandbox slot did not start ({type(error).__name__}) {self.last_words()}") from error
+        except BaseException:
+            await self.end()
+            raise
+
+    async def _greet(self, connection: Connection) -> None:
+        settings = {
+            "first_uid": _FIRST_UID + random.randrange(_NUM_UID_RANGES) * _UIDS_PER_SLOT,
+            "judge_memory_bytes": self.config.judge_memory_bytes,
+            **self.settings(),
+        }
+        connection.writer.write(self.preamble() + shipping.bundle(shipping.SERVER, settings))
+        await connection.writer.drain()
+        (size,) = LENGTH.unpack(await connection.reader.readexactly(LENGTH.size))
+        self.hello = Hello(**json.loads(await connection.reader.readexactly(size)))
+
+    async def run(self, order: Order, job: bytes, patience_s: float) -> tuple[Result, bytes]:
+        """Runs one job. Raises SlotDiedError if the server ends, or says nothing for ``patience_s`` seconds."""
+        assert self._connection is not None, "the slot has not been started"
+        reader, writer = self._connection.reader, self._connection.writer
+        self.num_runs += 1
+        try:
+            async with asyncio.timeout(patience_s):
+                writer.write(order.pack() + job)
+                await writer.drain()
+                result = Result.unpack(await reader.readexactly(RESULT_BYTES))
+                report = await reader.readexactly(result.report_bytes)
+        except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
+            self.is_odd = True
+            raise SlotDiedError(f"a sandbox slot died ({type(error).__name__}) {self.last_words()}") from error
+        except BaseException:  # cancelled in the middle: the stream is out of step
+            self.is_odd = True
+            raise
+        return result, report
