@@ -90,8 +90,7 @@ class ExecutionTerm:
 
     def _score_one(self, attempt: Attempt) -> tuple[RewardEvent, ...] | Failed:
         if is_cut(attempt):
-            pays = isinstance(self.config, LengthCutConfig)
-            return (RewardEvent(self.name, self.config.value),) if pays else ()
+            return (RewardEvent(self.name, self.config.value),) if isinstance(self.config, LengthCutConfig) else ()
         if attempt.verdict is None:
             return Failed("the program was not executed")
         if attempt.verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:

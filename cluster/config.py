@@ -14,6 +14,7 @@ from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermCon
 from cluster.errors import ConfigError
 from cluster.session import RayConfig
 from learner.config import GAE, NewModelConfig, PPOConfig, SFTConfig
+from problems.synthetic import CorpusConfig
 from sandbox.config import SandboxConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -103,12 +104,20 @@ class SFTStage(StageBase):
     """Shape of the new model."""
     vocab_size: int = Field(default=1024, ge=300)
     """Entries of the new tokenizer."""
-    corpus: str = "synthetic:examples=30000,seed=1"
-    """Examples: a corpus (``synthetic:...``)."""
+    corpus: CorpusConfig | None = CorpusConfig()
+    """Examples from the synthetic family's corpus writer; none where ``problems`` are named."""
+    problems: tuple[ProblemSource, ...] = ()
+    """Examples from the problems' reference completions."""
     train: SFTConfig = SFTConfig(max_seconds=60.0)
     """The trainer's settings."""
     threads: int = Field(default=1, ge=1)
     """Threads of the trainer; nothing else runs meanwhile."""
+
+    @model_validator(mode="after")
+    def _one_source_of_examples(self) -> Self:
+        if (self.corpus is None) == (not self.problems):
+            raise ValueError("name problems with corpus: null, or a corpus without problems")
+        return self
 
 
 class PPOStage(StageBase):

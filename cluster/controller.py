@@ -155,7 +155,10 @@ class Controller:
         positions = range(step * self._prompts_per_step, (step + 1) * self._prompts_per_step)
         async with self._pushed:
             await self._pushed.wait_for(lambda: all(position in self._groups for position in positions))
-        return list(await asyncio.gather(*(self._groups.pop(position) for position in positions)))
+        groups = list(await asyncio.gather(*(self._groups[position] for position in positions)))
+        for position in positions:  # only now: what is still held is given up if a group fails
+            del self._groups[position]
+        return groups
 
     async def _give_up(self) -> None:
         tasks, self._groups = list(self._groups.values()), {}
@@ -164,8 +167,10 @@ class Controller:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def shuffled_rewards(trajectories: list[Trajectory], seed: int, step: int) -> list[Trajectory]:
-    """The control: the same rewards, given to other trajectories of the step at random."""
-    events = [trajectory.events for trajectory in trajectories]
+def shuffled_rewards(groups: list[list[Trajectory]], seed: int, step: int) -> list[list[Trajectory]]:
+    """The control: the rewards of a step's usable trajectories change places among them at random."""
+    usable = [trajectory for group in groups for trajectory in group if trajectory.drop_reason is None]
+    events = [trajectory.events for trajectory in usable]
     random.Random(derive_seed("shuffled-rewards", seed, step)).shuffle(events)
-    return [replace(trajectory, events=moved) for trajectory, moved in zip(trajectories, events, strict=True)]
+    moved = {trajectory.id: replace(trajectory, events=own) for trajectory, own in zip(usable, events, strict=True)}
+    return [[moved.get(trajectory.id, trajectory) for trajectory in group] for group in groups]

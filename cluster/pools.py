@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.engine import engine_environment
@@ -21,7 +20,7 @@ from actors.executor import Executed, Execution, ExecutorWorker
 from actors.generator import GenerationRequest, GenerationResult, Generator
 from cluster.config import ExecutorsConfig, GeneratorsConfig
 from cluster.errors import ActorError, ClusterError
-from cluster.session import SANDBOX_RESOURCE
+from cluster.session import SANDBOX_RESOURCE, end_actor, start_actor
 from problems.identity import WeightsVersion
 from sandbox.verdict import Outcome, Verdict
 
@@ -74,7 +73,7 @@ class _Member:
     """One generator and the groups that it holds."""
 
     who: str
-    handle: ActorHandle
+    handle: Any  # a Ray actor handle: its methods are made at run time
     num_groups: int = 0
 
 
@@ -91,15 +90,18 @@ class GeneratorPool:
 
     async def start(self, model: Path, version: WeightsVersion) -> None:
         """Starts all engines on the model of a folder."""
-        actor = ray.remote(GeneratorActor)
-        environment = {"env_vars": engine_environment(self._config.engine.device)}
-        num_gpus = self._config.engine.tensor_parallel_size if self._config.engine.device == "cuda" else 0
+        engine = self._config.engine
         self._members = [
             _Member(
                 f"generator-{index}",
-                actor.options(
-                    num_cpus=1, num_gpus=num_gpus, max_concurrency=_MAX_CONCURRENCY, runtime_env=environment
-                ).remote(self._config.engine),
+                start_actor(
+                    GeneratorActor,
+                    engine,
+                    num_cpus=1,
+                    num_gpus=engine.tensor_parallel_size if engine.device == "cuda" else 0,
+                    max_concurrency=_MAX_CONCURRENCY,
+                    runtime_env={"env_vars": engine_environment(engine.device)},
+                ),
             )
             for index in range(self._config.count)
         ]
@@ -147,7 +149,7 @@ class GeneratorPool:
                 await asyncio.wait_for(member.handle.shutdown.remote(), 10.0)
             except (TimeoutError, RayError) as error:
                 _LOG.warning("%s did not shut down in order (%s); it is killed", member.who, type(error).__name__)
-            ray.kill(member.handle)
+            end_actor(member.handle)
 
     async def _all(self, method: str, *arguments: Any, timeout_s: float) -> list[Any]:
         calls = (
@@ -180,13 +182,16 @@ class ExecutorPool:
 
     async def start(self) -> None:
         """Opens all sandboxes. Raises ActorError with the sandbox's own sentence."""
-        actor = ray.remote(ExecutorWorker)
         if not self._members:
             self._members = [
                 _Member(
                     f"executor-{index}",
-                    actor.options(num_cpus=0, resources={SANDBOX_RESOURCE: 1}, max_concurrency=_MAX_CONCURRENCY).remote(
-                        self._config.sandbox
+                    start_actor(
+                        ExecutorWorker,
+                        self._config.sandbox,
+                        num_cpus=0,
+                        resources={SANDBOX_RESOURCE: 1},
+                        max_concurrency=_MAX_CONCURRENCY,
                     ),
                 )
                 for index in range(self._config.count)
@@ -244,7 +249,7 @@ class ExecutorPool:
                 await asyncio.wait_for(member.handle.close.remote(), 20.0)
             except (TimeoutError, RayError) as error:
                 _LOG.warning("%s did not close in order (%s); it is killed", member.who, type(error).__name__)
-            ray.kill(member.handle)
+            end_actor(member.handle)
 
 
 def _content_key(work: Execution) -> bytes:

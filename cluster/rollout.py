@@ -107,7 +107,7 @@ class Rollout:
 
     def _prompt_ids(self, problem: Problem) -> list[int]:
         if problem.id not in self._prompts:
-            self._prompts[problem.id] = render_prompt(problem, self._style, self._tokenizer)
+            self._prompts[problem.id] = render_prompt(problem.prompt, self._style, self._tokenizer)
         return self._prompts[problem.id]
 
     def _requests(self, ask: Ask) -> list[GenerationRequest]:

@@ -125,8 +125,8 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
 
 
 def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console) -> None:
-    """Table of all evaluations, differences with intervals, and where the last model lies."""
-    table = Table("evaluation", "sampled pass@1", "greedy pass@1", "difference (sampled, paired 95 %)", box=None)
+    """Table of all evaluations (± half a 95 % interval; differences are paired by problem), and the last model."""
+    table = Table("evaluation", "sampled pass@1", "greedy pass@1", "difference", box=None)
     for done in finished:
         if isinstance(done.stage, EvaluateStage):
             figures = done.manifest["figures"]
@@ -148,4 +148,5 @@ def _cell(estimate: dict[str, float] | None, *, signed: bool = False) -> str:
     if estimate is None:
         return ""
     sign = "+" if signed else ""
-    return f"{estimate['mean']:{sign}.3f}  [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
+    half = (estimate["high"] - estimate["low"]) / 2
+    return f"{estimate['mean']:{sign}.3f} ± {half:.3f}"

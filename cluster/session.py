@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import ray
@@ -69,3 +70,13 @@ def _check_memory(needed_gb: float) -> None:
             f"this run needs about {needed_gb:.1f} GB of memory and {available_gb:.1f} GB are available; "
             "lower generators.count, or end other programs"
         )
+
+
+def start_actor(kind: type, *arguments: Any, **options: Any) -> Any:
+    """Makes a Ray actor of a plain class. The handle is Any: its methods are made at run time."""
+    return ray.remote(kind).options(**options).remote(*arguments)
+
+
+def end_actor(handle: Any) -> None:
+    """Ends an actor at once; one that is dead already stays so."""
+    ray.kill(handle)

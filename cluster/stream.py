@@ -37,6 +37,11 @@ class ProblemStream:
         self._seed = seed
         self._orders: dict[int, list[int]] = {}
 
+    @property
+    def problems(self) -> Sequence[Problem]:
+        """All problems, by id."""
+        return self._problems
+
     def __len__(self) -> int:
         return len(self._problems)
 

@@ -138,9 +138,13 @@ def test_shuffled_rewards_keep_the_rewards_and_lose_their_owners() -> None:
     trajectories = [
         Trajectory(TrajectoryId("r", "s", 0, f"p{i}", 0), i, (), (RewardEvent("t", float(i)),)) for i in range(50)
     ]
-    shuffled = shuffled_rewards(trajectories, seed=1, step=0)
-    assert [t.id for t in shuffled] == [t.id for t in trajectories]
-    assert sorted(t.reward for t in shuffled) == [float(i) for i in range(50)]
-    assert sum(a.reward == b.reward for a, b in zip(shuffled, trajectories, strict=True)) < 10
-    assert shuffled == shuffled_rewards(trajectories, seed=1, step=0)
-    assert shuffled != shuffled_rewards(trajectories, seed=1, step=1)
+    broken = Trajectory(TrajectoryId("r", "s", 0, "p50", 0), 50, (), drop_reason="infrastructure")
+    groups = [[*trajectories[:25], broken], trajectories[25:]]
+    shuffled = shuffled_rewards(groups, seed=1, step=0)
+    assert [[t.id for t in group] for group in shuffled] == [[t.id for t in group] for group in groups]
+    assert shuffled[0].pop() == broken
+    flat = [trajectory for group in shuffled for trajectory in group]
+    assert sorted(t.reward for t in flat) == [float(i) for i in range(50)]
+    assert sum(a.reward == b.reward for a, b in zip(flat, trajectories, strict=True)) < 10
+    assert shuffled[1] == shuffled_rewards(groups, seed=1, step=0)[1]
+    assert shuffled[1] != shuffled_rewards(groups, seed=1, step=1)[1]

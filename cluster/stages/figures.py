@@ -1,0 +1,73 @@
+"""Figures of one ppo step: what was sampled and executed, who waited for what, and what the panel shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from actors.generator import GeneratorStats
+from cluster.controller import StepInput, Waits
+from cluster.pools import ExecutorStats
+from learner.trajectory import FinishReason
+
+# Panel label -> metric name and format.
+_SHOWN = {
+    "pass rate": ("rollout/pass_rate", "{:.3f}"),
+    "reward": ("rollout/reward", "{:+.3f}"),
+    "KL": ("policy/kl_reference", "{:.4f}"),
+    "entropy": ("policy/entropy", "{:.3f}"),
+    "expl. var.": ("critic/explained_variance_all", "{:.3f}"),
+    "tokens/s": ("rollout/tokens_per_s", "{:.0f}"),
+    "executions/s": ("rollout/executions_per_s", "{:.0f}"),
+    "clip frac.": ("policy/clip_fraction", "{:.3f}"),
+}
+
+
+def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str, float]:
+    """Figures of the trajectories that one step was offered. Rates are over the step's wall time."""
+    trajectories = [entry.trajectory for group in step_input.groups for entry in group.entries]
+    count = max(len(trajectories), 1)
+    wall_s = max(step_input.waits.wall_s, 1e-9)
+    cut = sum(trajectory.turns[-1].finish_reason is FinishReason.LENGTH for trajectory in trajectories)
+    executed = sum(entry.outcome not in {"", "cut"} for group in step_input.groups for entry in group.entries)
+    return {
+        "rollout/pass_rate": sum(bool(trajectory.passed) for trajectory in trajectories) / count,
+        "rollout/reward": sum(trajectory.reward for trajectory in trajectories) / count,
+        "rollout/completion_tokens": sum(trajectory.num_completion_tokens for trajectory in trajectories) / count,
+        "rollout/cut_fraction": cut / count,
+        "rollout/dropped": float(sum(trajectory.drop_reason is not None for trajectory in trajectories)),
+        "rollout/staleness": _mean_staleness(step_input),
+        "rollout/tokens_per_s": sum(trajectory.num_completion_tokens for trajectory in trajectories) / wall_s,
+        "rollout/executions_per_s": executed / wall_s,
+        "executor/executed_total": float(executors.executed),
+        "executor/cached_total": float(executors.cached),
+        "executor/retried_total": float(executors.retried),
+        "time/wait_groups_s": step_input.waits.for_groups_s,
+        "time/train_s": step_input.waits.training_s,
+        "time/push_s": step_input.waits.pushing_s,
+        "time/step_s": step_input.waits.wall_s,
+    }
+
+
+def _mean_staleness(step_input: StepInput) -> float:
+    """Versions between the oldest token's weights and those that the step started from; mean over trajectories."""
+    lags = [
+        step_input.step - entry.trajectory.oldest_version.step for group in step_input.groups for entry in group.entries
+    ]
+    return sum(lags) / max(len(lags), 1)
+
+
+def shares_of(waits: Waits, generators: Sequence[GeneratorStats]) -> dict[str, dict[str, float]]:
+    """Busy, starved and blocked shares: of the trainer in this step, of all generators since their start."""
+    up_s = max(sum(stats.up_s for stats in generators), 1e-9)
+    busy = sum(stats.busy_s for stats in generators) / up_s
+    blocked = sum(stats.paused_s for stats in generators) / up_s
+    return {
+        "trainer": waits.shares(),
+        "generators": {"busy": busy, "starved": max(0.0, 1.0 - busy - blocked), "blocked": blocked},
+    }
+
+
+def shown(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The panel's figures."""
+    return {label: form.format(figures[name]) for label, (name, form) in _SHOWN.items() if name in figures}

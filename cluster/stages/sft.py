@@ -1,0 +1,98 @@
+"""Stage ``sft``: tokenizer and model from nothing, or further training of a model, on prompts and completions."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from actors.trainer import FineTuner
+from cluster.config import SFTStage
+from cluster.context import RunContext
+from cluster.errors import ConfigError
+from cluster.pools import within
+from cluster.run_folder import StageFolder
+from cluster.session import end_actor, start_actor
+from problems.problem import Use
+from problems.synthetic import corpus
+from problems.tokenizer import save_tokenizer, train_tokenizer
+
+_FINE_TUNER = "fine-tuner"
+_POLL_S = 0.5
+_TIMEOUT_S = 7 * 24 * 3600.0  # a budget in the config ends the training; this only bounds a lost actor
+_TOKENIZER_TEXTS = 6000
+
+
+async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -> dict[str, Any]:
+    """Trains, writes ``model/``, and returns the manifest's figures. A stage that was cut short begins anew."""
+    context.panel.begin(stage.name, 1.0)
+    context.panel.progress(stage.name, 0.0, "writing the corpus")
+    pairs = await asyncio.to_thread(_pairs, context, stage)
+    base = context.model_path(stage.base) if stage.base is not None else None
+    tokenizer_folder = base or await asyncio.to_thread(_new_tokenizer, stage, pairs, folder.root / "tokenizer")
+    style = context.tokenizer(tokenizer_folder).style
+    tuner = start_actor(
+        FineTuner,
+        stage.train,
+        stage.threads,
+        num_cpus=1,
+        max_concurrency=2,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+    )
+    try:
+        done = tuner.train.remote(
+            str(tokenizer_folder), str(base) if base else None, stage.new_model, style, pairs, str(folder.model)
+        )
+        watching = asyncio.create_task(_watch(context, stage, tuner))
+        try:
+            final = await within(done, _TIMEOUT_S, _FINE_TUNER, "fine-tune")
+        finally:
+            watching.cancel()
+    finally:
+        end_actor(tuner)
+    return asdict(final)
+
+
+def _pairs(context: RunContext, stage: SFTStage) -> list[tuple[str, str]]:
+    """(prompt, completion) texts of the stage."""
+    if stage.corpus is not None:
+        return list(corpus(stage.corpus))
+    problems = context.problems(stage.problems)
+    for problem in problems:
+        if problem.use is not Use.TRAIN:
+            raise ConfigError(f"stages.{stage.name}.problems: the licence of {problem.id!r} forbids training on it")
+        if not problem.reference_completions:
+            raise ConfigError(f"stages.{stage.name}.problems: {problem.id!r} has no reference completion to train on")
+    return [(problem.prompt, problem.reference_completions[0]) for problem in problems]
+
+
+def _new_tokenizer(stage: SFTStage, pairs: list[tuple[str, str]], folder: Path) -> Path:
+    texts = [prompt + completion for prompt, completion in pairs[:_TOKENIZER_TEXTS]]
+    save_tokenizer(train_tokenizer(texts, stage.vocab_size), folder, max_tokens=stage.new_model.max_position_embeddings)
+    return folder
+
+
+async def _watch(context: RunContext, stage: SFTStage, tuner: Any) -> None:
+    """Consumes the trainer's progress; waits between polls; ends when it is cancelled at the stage's end."""
+    last_step = 0
+    while True:
+        await asyncio.sleep(_POLL_S)
+        progress = await tuner.progress.remote()
+        if progress is None or progress.step == last_step:
+            continue
+        last_step = progress.step
+        context.metrics.log(
+            stage.name,
+            progress.step,
+            {
+                "sft/loss": progress.loss,
+                "sft/grad_norm": progress.grad_norm,
+                "sft/learning_rate": progress.learning_rate,
+                "sft/tokens_per_s": progress.tokens / max(progress.seconds, 1e-9),
+            },
+        )
+        context.panel.figures(
+            {"loss": f"{progress.loss:.3f}", "tokens/s": f"{progress.tokens / max(progress.seconds, 1e-9):.0f}"}
+        )
+        context.panel.progress(stage.name, progress.fraction, f"step {progress.step}")

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.config import PPOStage, RunConfig, load_recipe
+from cluster.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+def write(folder: Path, **changes) -> Path:
+    recipe = yaml.safe_load((ROOT / "recipes" / "quickstart.yaml").read_text()) | changes
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_parses_and_resolves_to_itself(path: Path) -> None:
+    config = load_recipe(path)
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_there_are_recipes() -> None:
+    assert {path.name for path in RECIPES} >= {"quickstart.yaml", "quickstart_group.yaml"}
+
+
+def test_an_unknown_field_is_named_with_its_way(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recipe.yaml: generators\.cuont: no such field"):
+        load_recipe(write(tmp_path, generators={"cuont": 2}))
+
+
+def test_an_ill_typed_field_is_named_with_its_value(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"generators\.count: .*integer.* \(is 'two'\)"):
+        load_recipe(write(tmp_path, generators={"count": "two"}))
+
+
+def test_a_stage_may_only_name_earlier_stages(tmp_path: Path) -> None:
+    stages = [{"kind": "evaluate", "name": "e", "model": "stage:later", "problems": [{"spec": "humaneval:x"}]}]
+    with pytest.raises(ConfigError, match=r"stages\.e\.model: 'later' is no earlier stage of kind ppo or sft"):
+        load_recipe(write(tmp_path, stages=stages))
+
+
+def test_two_temperatures_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    with pytest.raises(ConfigError, match="the ratio would compare two distributions"):
+        load_recipe(path, ["stages.ppo.sampling.temperature=0.7"])
+
+
+def test_overrides_reach_stages_by_name_and_by_position(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    config = load_recipe(path, ["stages.ppo.learner.num_steps=3", "stages.2.samples_per_prompt=5", "seed=9"])
+    stage = config.stages[2]
+    assert isinstance(stage, PPOStage)
+    assert (stage.learner.num_steps, stage.samples_per_prompt, config.seed) == (3, 5, 9)
+    with pytest.raises(ConfigError, match="has no item 'nothing'"):
+        load_recipe(path, ["stages.nothing.x=1"])
+    with pytest.raises(ConfigError, match="form field=value"):
+        load_recipe(path, ["seed"])
+
+
+def test_what_is_no_recipe_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load_recipe(tmp_path / "absent.yaml")
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ConfigError, match="not a mapping"):
+        load_recipe(tmp_path / "list.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_recipe(tmp_path / "bad.yaml")
