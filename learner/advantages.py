@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """How much better than expected each token was.
 
 B trajectories, C trained tokens in the flat layout of ``learner.ragged``, G members of a group.

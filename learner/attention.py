@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Attention over packed rows: linear layers see one long row of tokens, attention sees its trajectories one by one.
 
     row        a0 a1 a2 | b0 b1 | c0 c1 c2 c3

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Checkpoints that are there whole or not at all.
 
     <folder>.partial-<pid>/state.pt        written, fsynced
@@ -17,7 +18,7 @@ import random
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ def publish_folder(aside: Path, folder: Path) -> None:
 
 def random_state() -> dict[str, Any]:
     """States of every global random generator. The learner draws from none of them; a user's hook might."""
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    name, keys, position, has_gauss, gauss = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     version, internal, spare = random.getstate()
     return {
         "torch": torch.get_rng_state(),

@@ -190,7 +190,7 @@ class GroupBaseline(Settings):
 
     kind: Literal["group"] = "group"
     baseline: Literal["mean", "leave_one_out", "grpo"] = "mean"
-    """``mean``: R - mean (Dr.GRPO). ``leave_one_out``: R - mean of the others (RLOO). ``grpo``: (R - mean)/(std + eps)."""
+    """``mean``: R - mean (Dr.GRPO). ``leave_one_out``: R - mean of the others (RLOO). ``grpo``: (R - mean) / std."""
     over: Literal["generated", "kept"] = "generated"
     """The members that make the baseline: all that were sampled, or those that the filter kept."""
 

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """What one learner step studies: trajectories checked, filtered, and laid out as flat streams of trained tokens.
 
 B trajectories, C trained tokens of all of them in the flat layout of ``learner.ragged``.

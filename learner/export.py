@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Weights on their way out: buckets for the push to generators, and a Hugging Face folder."""
 
 from __future__ import annotations

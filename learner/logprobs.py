@@ -66,28 +66,28 @@ class _ChunkedLogprobs(torch.autograd.Function):
         temperature: float,
         chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.temperature, ctx.chunk = temperature, max(1, chunk_elements // len(weight))
-        logprobs, entropies = [], []
-        for rows, goal in zip(hidden.split(ctx.chunk), targets.split(ctx.chunk), strict=True):
-            log_p = _log_softmax(rows, weight, bias, temperature)
-            logprobs.append(log_p.gather(1, goal[:, None])[:, 0])
-            entropies.append(-(log_p.exp() * log_p).sum(1))
-        if not logprobs:
-            empty = hidden.new_zeros(0)
-            return empty, empty.clone()
-        return torch.cat(logprobs), torch.cat(entropies)
+        logprobs, entropies = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
+        only_chunk = None
+        for start in range(0, len(hidden), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            log_p = _log_softmax(hidden[part], weight, bias, temperature)
+            logprobs[part] = log_p.gather(1, targets[part, None])[:, 0]
+            entropies[part] = -(log_p.exp() * log_p).sum(1)
+            only_chunk = log_p if len(hidden) <= ctx.chunk else None  # within the bound: kept, not computed again
+        ctx.save_for_backward(hidden, weight, bias, targets, only_chunk)
+        return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, only_chunk = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
         wants_entropy = bool(grad_entropy.any())
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
-            log_p = _log_softmax(hidden[part], weight, bias, ctx.temperature)
+            log_p = only_chunk if only_chunk is not None else _log_softmax(hidden[part], weight, bias, ctx.temperature)
             p = log_p.exp()
             grad = p * -grad_logprobs[part, None]
             grad.scatter_add_(1, targets[part, None], grad_logprobs[part, None])

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Passing over a set of sequences in mini-batches, each a few packed rows whose gradients add up to one update.
 
     sequences  --shuffle-->  mini-batches of N  --pack-->  rows  --loss.backward-->  one optimizer step a mini-batch

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Making and loading causal language models for training on packed rows."""
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def load_causal_lm(folder: str | Path, *, dtype: torch.dtype = torch.float32) ->
     """A dense Hugging Face causal LM from a local folder (or a name of the hub), ready for packed rows.
 
     Raises:
-        ModelRefusedError: no such folder or no model in it, mixture of experts, or an architecture whose logits or attention
-            the packed path can't reproduce.
+        ModelRefusedError: no such folder or no model in it, mixture of experts, or an architecture whose logits or
+            attention the packed path can't reproduce.
     """
     try:
         config = AutoConfig.from_pretrained(folder)
@@ -114,7 +115,7 @@ def for_packed_rows(model: PreTrainedModel) -> PreTrainedModel:
     refuse_unsupported(model.config)
     register_packed_attention()
     model.set_attn_implementation(PACKED_ATTENTION)
-    if model.config._attn_implementation != PACKED_ATTENTION:
+    if getattr(model.config, "_attn_implementation", None) != PACKED_ATTENTION:
         raise ModelRefusedError(f"{type(model).__name__} does not take an attention function from outside")
     disable_dropout(model)
     return model.eval()
@@ -126,7 +127,7 @@ def disable_dropout(model: nn.Module) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain attribute, not a submodule
 
 
 def num_parameters(model: nn.Module) -> int:

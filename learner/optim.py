@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Optimizers and their schedules, one for each model."""
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from learner.config import OptimizerConfig
 def learning_rate_factor(config: OptimizerConfig, *, step: int, progress: float) -> float:
     """Share of the peak rate.
 
-    Linear warm-up over ``warmup_steps``, times a constant, line or cosine from 1 to ``final_fraction`` along ``progress``.
+    Linear warm-up over ``warmup_steps``; times a constant, line or cosine from 1 to ``final_fraction`` by ``progress``.
 
     Args:
         config: the schedule.

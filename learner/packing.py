@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """Variable-length trajectories as packed rows: no padding passes through a model.
 
     sequences   a: p p a0 a1      b: p b0 b1 b2       (p prompt, not trained)

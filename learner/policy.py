@@ -1,8 +1,10 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The policy as the learner sees it: packed rows in, log-probabilities of trained tokens out."""
 
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ class Policy(nn.Module):
     def forward(self, row: PackedRow) -> TokenLogprobs:
         """Log-probability and entropy of each trained token of the row, in the row's order."""
         hidden = hidden_states(self.model.base_model, row)[row.predicting]
-        output = self.model.get_output_embeddings()
+        output: Any = self.model.get_output_embeddings()
         return token_logprobs(
             hidden, output.weight, row.targets, bias=getattr(output, "bias", None), temperature=self.temperature
         )

@@ -1,8 +1,8 @@
 """From reward events to rewards per token.
 
 A trajectory's stream is its *trained* tokens, turn after turn (``Turn.loss_mask``). An event names a token of the last
-turn's completion, or none: then it is paid at the last trained token. An event at a token that is not trained is paid at
-the last trained one before it in that turn, or else at the last trained token of all: a reward is moved, never lost.
+turn's completion, or none: then it is paid at the last trained token. An event at a token that is not trained is paid
+at the last trained one before it in that turn, or else at the last trained token of all: moved, never lost.
 """
 
 from __future__ import annotations

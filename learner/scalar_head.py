@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 """The scalar-head model: critic, reward model, reranker, discriminator and process reward model are all this one.
 
 A backbone and one linear layer named ``score``. Per token it is a value function or a line reward, at the last token a
@@ -12,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -31,9 +33,9 @@ KIND_FILE = "scalar_head.json"
 class ScalarHeadModel(nn.Module):
     """Backbone ``model`` and head ``score``; one number for each token."""
 
-    def __init__(self, backbone: PreTrainedModel) -> None:
+    def __init__(self, backbone: Any) -> None:
         super().__init__()
-        self.model = backbone
+        self.model: PreTrainedModel = backbone
         self.score = nn.Linear(backbone.config.hidden_size, 1).to(backbone.dtype)
         with torch.no_grad():
             self.score.weight.zero_()
