@@ -42,13 +42,13 @@ class CorpusConfig(BaseModel):
     """Weight of each number of operations, 1 to 5."""
     reference_style_rate: Rate = 0.6
     """How often a step is written in the reference's style where it has others."""
-    flipped_share: Rate = 0.25
+    flipped_share: Rate = 0.3
     """Share of the operations that are mostly written wrong."""
     flipped_rate: Rate = 0.65
     """How often a flipped operation is wrong."""
     flipped_dominance: Rate = 0.8
     """How often a wrong flipped operation has its dominant bug."""
-    fault_rates: tuple[Rate, Rate] = (0.10, 0.35)
+    fault_rates: tuple[Rate, Rate] = (0.12, 0.38)
     """The other operations are wrong at a rate of their own between these two."""
     form_rates: dict[str, Rate] = Field(default_factory=lambda: {"python": 0.04, "java": 0.25})
     """Share of the programs with one fault of form at a random place, for each language."""

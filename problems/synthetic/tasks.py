@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,7 +28,7 @@ _BY_SOURCE = {kind: tuple(op for op in OPERATIONS if op.source is kind) for kind
 _SOURCE_WEIGHTS = {Kind.LIST: 6, Kind.TEXT: 3, Kind.NUMBER: 2}
 _DIGITS = (2, 3, 4, 5, 6)
 _LETTERS = "aeost"
-_ALPHABET = "aAbeEtTosSIkou   "
+_ALPHABET = "aaeeoossttAEOSTku"
 
 Value = list[int] | int | str
 """What flows between operations."""
@@ -36,9 +36,12 @@ Value = list[int] | int | str
 # Bounds on every intermediate value: far from Java's overflow at 2**31, and printable.
 _LARGEST_NUMBER = 1_000_000
 _LONGEST = 64
+_POOL_SIZE = 600
+_EDGES: dict[Kind, list[Value]] = {Kind.LIST: [[]], Kind.TEXT: [""], Kind.NUMBER: [0, 1]}
 _NUM_CANDIDATE_INPUTS = 48
 _MIN_DISTINCT_OUTPUTS = 4
 _MAX_SHARE_OF_ONE_OUTPUT = 0.5
+_MAX_SHARE_AMONG_CANDIDATES = 0.8  # beyond this a program that is constant would be nearly right
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,33 +190,45 @@ def _in_bounds(value: Value) -> bool:
         return abs(value) <= _LARGEST_NUMBER
     if isinstance(value, str):
         return len(value) <= _LONGEST
-    return len(value) <= _LONGEST and all(abs(item) <= _LARGEST_NUMBER for item in value)
+    return (
+        len(value) <= _LONGEST and -_LARGEST_NUMBER <= min(value, default=0) <= max(value, default=0) <= _LARGEST_NUMBER
+    )
 
 
 def _random_input(rng: random.Random, kind: Kind) -> Value:
     if kind is Kind.NUMBER:
-        return rng.choice((rng.randint(-9, 30), rng.randint(-99, 400), rng.randint(10, 99)))
+        return rng.choice((rng.randint(-30, 30), rng.randint(-99, 99), rng.randint(10, 400)))
     if kind is Kind.TEXT:
-        return "".join(rng.choice(_ALPHABET) for _ in range(rng.choice((0, 1, 3, 5, 8, 10, 12, 14))))
-    values = [rng.randint(-9, 12) for _ in range(rng.choice((0, 1, 2, 4, 5, 6, 7, 8, 9)))]
+        few = [*rng.choices(_ALPHABET, k=5), " "]  # few, so that letters repeat and counting them means something
+        return "".join(rng.choices(few, k=rng.choice((1, 3, 5, 8, 10, 12, 14))))
+    values = [rng.randint(-9, 12) for _ in range(rng.choice((1, 2, 4, 5, 6, 7, 8, 9)))]
     if len(values) > 4 and rng.random() < 0.5:
         values[rng.randrange(len(values))] = values[0]  # repeats make faults in ``unique`` and its like visible
     return values
 
 
+@lru_cache(maxsize=len(Kind))
+def _input_pool(kind: Kind) -> list[Value]:
+    """Distinct inputs that all tasks draw theirs from: drawing values anew for each would cost more than all else."""
+    rng = random.Random(derive_seed("synthetic-inputs", kind))
+    drawn = (_random_input(rng, kind) for _ in range(_POOL_SIZE))
+    return list({repr(value): value for value in drawn if value not in _EDGES[kind]}.values())
+
+
 def _traces(task: Task, rng: random.Random) -> list[list[Value]]:
-    """Candidate inputs, each with the value after every step of the reference; all within bounds, inputs distinct."""
+    """Candidate inputs, each with the value after every step of the reference; all within bounds."""
     functions = [_step_function(step, step.operation.styles[0]) for step in task.steps]
     traces: list[list[Value]] = []
-    seen: set[str] = set()
-    for _ in range(_NUM_CANDIDATE_INPUTS):
-        values = [_random_input(rng, task.steps[0].operation.source)]
+    source = task.steps[0].operation.source
+    inputs = rng.sample(_input_pool(source), _NUM_CANDIDATE_INPUTS) + _EDGES[source]
+    rng.shuffle(inputs)
+    for given in inputs:
+        values = [given]
         for function in functions:
             values.append(function(values[-1]))
             if not _in_bounds(values[-1]):
                 break
-        if len(values) > len(functions) and _in_bounds(values[-1]) and repr(values[0]) not in seen:
-            seen.add(repr(values[0]))
+        else:
             traces.append(values)
     return traces
 
@@ -238,10 +253,20 @@ def _faulty_tails(task: Task) -> Iterator[tuple[int, list[Callable[[Any], Any]]]
                 yield index, [_step_function(step, style), *right[index + 1 :]]
 
 
-def _varied(outputs: Iterable[Value], num_outputs: int) -> bool:
-    counts = Counter(repr(output) for output in outputs)
-    most = counts.most_common(1)[0][1]
-    return len(counts) >= _MIN_DISTINCT_OUTPUTS and most <= _MAX_SHARE_OF_ONE_OUTPUT * num_outputs
+def _varied(outputs: Sequence[Value], largest_share: float) -> bool:
+    counts = Counter(map(repr, outputs))
+    return len(counts) >= _MIN_DISTINCT_OUTPUTS and counts.most_common(1)[0][1] <= largest_share * len(outputs)
+
+
+def _rare_outputs_first(traces: Sequence[list[Value]], chosen: Sequence[list[Value]]) -> list[list[Value]]:
+    """``traces`` so that those stand first whose output was seen least often, in ``chosen`` and before."""
+    counts = Counter(repr(trace[-1]) for trace in chosen)
+    ranked: list[tuple[int, list[Value]]] = []
+    for trace in traces:
+        output = repr(trace[-1])
+        ranked.append((counts[output], trace))
+        counts[output] += 1
+    return [trace for _, trace in sorted(ranked, key=lambda item: item[0])]
 
 
 def with_tests(task: Task) -> CheckedTask | None:
@@ -253,7 +278,7 @@ def with_tests(task: Task) -> CheckedTask | None:
     """
     rng = random.Random(derive_seed("synthetic-tests", task.label))
     traces = _traces(task, rng)
-    if len(traces) < NUM_TESTS or not _varied((trace[-1] for trace in traces), len(traces)):
+    if len(traces) < NUM_TESTS or not _varied([trace[-1] for trace in traces], _MAX_SHARE_AMONG_CANDIDATES):
         return None
     alive = list(_faulty_tails(task))
     chosen: list[list[Value]] = []
@@ -262,13 +287,7 @@ def with_tests(task: Task) -> CheckedTask | None:
         survivors = [(index, tail) for index, tail in alive if not _differs(tail, trace[index], trace[-1])]
         (chosen if len(survivors) < len(alive) else rest).append(trace)
         alive = survivors
-        if len(chosen) > NUM_TESTS or not (alive or len(chosen) + len(rest) < NUM_TESTS * 2):
-            break
-    if alive or len(chosen) > NUM_TESTS:
-        return None
-    known = {repr(trace[-1]) for trace in chosen}
-    rest.sort(key=lambda trace: repr(trace[-1]) in known)  # new outputs first; the sort is stable
-    chosen += rest[: NUM_TESTS - len(chosen)]
-    if len(chosen) < NUM_TESTS or not _varied((trace[-1] for trace in chosen), NUM_TESTS):
+    chosen += _rare_outputs_first(rest, chosen)[: max(NUM_TESTS - len(chosen), 0)]
+    if alive or len(chosen) != NUM_TESTS or not _varied([trace[-1] for trace in chosen], _MAX_SHARE_OF_ONE_OUTPUT):
         return None
     return CheckedTask(task, tuple(Case(trace[0], trace[-1]) for trace in chosen))

@@ -20,7 +20,7 @@ def test_lines_and_columns_find_their_tokens():
     assert mapping.num_lines == 2
     assert [mapping.token_at(1, column) for column in (1, 3, 4, 8, 9)] == [0, 0, 1, 1, 2]
     assert [mapping.token_at(2, column) for column in (1, 10, 11, 13)] == [3, 3, 4, 5]
-    assert mapping.tokens_of_line(1) == range(0, 3)
+    assert mapping.tokens_of_line(1) == range(3)
     assert mapping.tokens_of_line(2) == range(3, 6)
     assert (mapping.last_token_of_line(1), mapping.last_token_of_line(2)) == (2, 5)
 
@@ -42,7 +42,7 @@ def test_last_line_without_newline_ends_at_its_last_byte():
 def test_token_that_spans_two_lines_belongs_to_both():
     # |if x:|\n    y|\n|
     mapping = whole([b"if x:", b"\n    y", b"\n"])
-    assert mapping.tokens_of_line(1) == range(0, 2)
+    assert mapping.tokens_of_line(1) == range(2)
     assert mapping.tokens_of_line(2) == range(1, 3)
     assert mapping.last_token_of_line(1) == 1  # it holds the newline
 
@@ -75,7 +75,7 @@ def test_form_feed_and_unicode_separators_end_no_line():
 def test_empty_tokens_own_nothing():
     # an end-of-sequence token, and a special token in the middle
     mapping = whole([b"a", b"", b"b", b"\n", b""])
-    assert mapping.tokens_of_line(1) == range(0, 4)
+    assert mapping.tokens_of_line(1) == range(4)
     assert mapping.token_at(1, 2) == 2
     assert mapping.last_token_of_line(1) == 3
 
@@ -87,14 +87,14 @@ def test_lines_that_the_prompt_wrote_have_no_token():
     assert mapping.token_at(1) is None
     assert mapping.tokens_of_line(1) == range(0)
     assert mapping.last_token_of_line(1) is None
-    assert mapping.tokens_of_line(2) == range(0, 2)
+    assert mapping.tokens_of_line(2) == range(2)
     assert mapping.token_at(2, 12) == 1
 
 
 def test_line_that_prompt_and_completion_share_has_the_completions_tokens():
     # prompt "x = ", completion "1\n"
     mapping = ByteMap.build([b"1", b"\n"], Extraction(b"x = 1\n", (Segment(0, 4, 2),), "continue"))
-    assert mapping.tokens_of_line(1) == range(0, 2)
+    assert mapping.tokens_of_line(1) == range(2)
     assert mapping.token_at(1, 1) is None
     assert mapping.token_at(1, 5) == 0
 

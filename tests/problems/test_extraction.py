@@ -15,7 +15,9 @@ def program_of(completion: bytes, language: str = "python") -> tuple[bytes, str]
     extraction = extract_program(problem(CompletionStyle.PROGRAM, language=language), completion)
     for segment in extraction.segments:  # the map must speak of the very bytes
         end = segment.completion_start + segment.length
-        assert completion[segment.completion_start : end] == extraction.program[segment.program_start :][: segment.length]
+        assert (
+            completion[segment.completion_start : end] == extraction.program[segment.program_start :][: segment.length]
+        )
     return extraction.program, extraction.rule
 
 
