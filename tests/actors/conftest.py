@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import os
 from collections.abc import Awaitable, Callable
@@ -61,6 +62,12 @@ class TinyEngine:
         """In the order of the requests."""
         results = {result.id: result async for result in self.generator.generate_group(requests)}
         return [results[request.id] for request in requests]
+
+    async def wait_until_each_has(self, num_tokens: int) -> None:
+        """Returns when every request in flight has that many tokens; vLLM itself tells nobody before the end."""
+        states = self.generator._engine._llm.output_processor.request_states
+        while not states or min(state.detokenizer.num_output_tokens() for state in states.values()) < num_tokens:
+            await asyncio.sleep(0.002)
 
     def step(self) -> dict[str, str]:
         """As an optimizer step would: every parameter moves. Returns the ticket of the new version, published."""

@@ -69,10 +69,11 @@ async def test_more_prompt_tokens_than_one_step_holds_are_sampled_like_few(tiny:
 async def test_requests_in_flight_go_on_over_a_push_with_the_new_weights(tiny: Any) -> None:
     # tokens      0 ............ end of the first span ............. 400
     # sampled by  old weights   |  new weights, which also prefill all before
-    sampling = asyncio.gather(*(tiny.generator.generate(tiny.request(index, 400, 1.0)) for index in range(6)))
-    await asyncio.sleep(0.15)
     old_version, old = tiny.version, copy.deepcopy(tiny.model)
-    await tiny.push(tiny.step())
+    ticket = tiny.step()
+    sampling = asyncio.gather(*(tiny.generator.generate(tiny.request(index, 400, 1.0)) for index in range(6)))
+    await tiny.wait_until_each_has(20)
+    await tiny.push(ticket)
     for result in await sampling:
         first, second = result.turn.spans
         assert (first.version, second.version) == (old_version, tiny.version)
@@ -82,6 +83,19 @@ async def test_requests_in_flight_go_on_over_a_push_with_the_new_weights(tiny: A
         np.testing.assert_allclose(recorded[: first.end], by_old[: first.end], rtol=0, atol=1e-5)
         np.testing.assert_allclose(recorded[first.end :], by_new[first.end :], rtol=0, atol=1e-5)
         assert np.abs(by_old - by_new).mean() > 0.1
+
+
+async def test_a_push_of_the_same_weights_changes_no_token(tiny: Any) -> None:
+    requests = [tiny.request(index, 200, 1.0) for index in range(6)]
+    undisturbed = await tiny.sample(requests)
+    tiny.version = tiny.version.next()
+    ticket = tiny.publish()
+    sampling = asyncio.create_task(tiny.sample(requests))
+    await tiny.wait_until_each_has(10)
+    await tiny.push(ticket)
+    for result, expected in zip(await sampling, undisturbed, strict=True):
+        assert len(result.turn.spans) == 2
+        np.testing.assert_array_equal(result.turn.completion_ids, expected.turn.completion_ids)
 
 
 async def test_an_end_of_sequence_id_ends_a_completion_and_is_part_of_it(tiny: Any) -> None:
@@ -102,7 +116,7 @@ async def test_each_completion_of_a_group_is_yielded_the_moment_it_is_finished(t
 async def test_an_aborted_request_is_returned_with_what_it_has(tiny: Any) -> None:
     requests = [tiny.request(index, 600, 1.0) for index in range(3)]
     sampling = asyncio.gather(*(tiny.generator.generate(request) for request in requests))
-    await asyncio.sleep(0.2)
+    await tiny.wait_until_each_has(10)
     await tiny.generator.abort([requests[0].id, requests[2].id])
     aborted, whole, _ = await sampling
     assert aborted.turn.finish_reason is FinishReason.ABORTED
@@ -130,7 +144,7 @@ async def test_a_corrupted_push_is_refused_and_the_old_weights_stay_in_use(tiny:
     content[-1] ^= 1
     bucket.write_bytes(bytes(content))
     sampling = asyncio.create_task(tiny.generator.generate(tiny.request(0, 300)))
-    await asyncio.sleep(0.05)
+    await tiny.wait_until_each_has(10)
     await tiny.generator.start(tiny.version)
     with pytest.raises(WeightsCorruptedError, match=bucket.name):
         await tiny.generator.update(ticket)
@@ -185,7 +199,7 @@ async def test_stats_count_tokens_and_seconds(tiny: Any) -> None:
 
 async def test_a_push_without_all_parameters_loses_the_weights_and_says_so(tiny: Any, child_processes: Any) -> None:
     sampling = asyncio.create_task(tiny.generator.generate(tiny.request(0, 700)))
-    await asyncio.sleep(0.05)
+    await tiny.wait_until_each_has(10)
     version = tiny.version.next()
     some = [(name, tensor) for name, tensor in tiny.model.named_parameters() if "layers.1.mlp" not in name]
     ticket = tiny.sender.publish(version, bucketed(some))

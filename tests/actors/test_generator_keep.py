@@ -54,10 +54,11 @@ async def test_no_prefix_of_old_weights_is_reused_after_a_push(tiny: Any) -> Non
 
 
 async def test_requests_in_flight_keep_their_cache_and_say_which_weights_sampled_what(tiny: Any) -> None:
-    sampling = asyncio.gather(*(tiny.generator.generate(tiny.request(index, 400, 1.0)) for index in range(6)))
-    await asyncio.sleep(0.15)
     old_version, old = tiny.version, copy.deepcopy(tiny.model)
-    await tiny.push(tiny.step())
+    ticket = tiny.step()
+    sampling = asyncio.gather(*(tiny.generator.generate(tiny.request(index, 400, 1.0)) for index in range(6)))
+    await tiny.wait_until_each_has(20)
+    await tiny.push(ticket)
     for result in await sampling:
         first, second = result.turn.spans
         assert (first.version, second.version) == (old_version, tiny.version)
@@ -80,7 +81,7 @@ async def test_a_stop_string_ends_a_completion_and_is_not_part_of_it(tiny: Any) 
 
 async def test_a_killed_engine_ends_its_requests_with_a_named_error(tiny: Any, child_processes: Any) -> None:
     sampling = asyncio.create_task(tiny.generator.generate(tiny.request(0, 700)))
-    await asyncio.sleep(0.1)
+    await tiny.wait_until_each_has(10)
     (engine,) = child_processes()
     os.kill(engine, signal.SIGKILL)
     with pytest.raises(EngineDiedError):
