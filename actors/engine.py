@@ -257,6 +257,7 @@ def _make_llm(config: GeneratorConfig, model_path: str) -> Any:
         worker_extension_cls=f"{_WORKER_MODULE}.WorkerExtension",
         weight_transfer_config=WeightTransferConfig(backend=config.weight_transport),
         disable_log_stats=True,
+        use_tqdm_on_load=False,
         **limits,
     )
     return AsyncLLM.from_engine_args(arguments)
