@@ -6,7 +6,7 @@ large model, the field's text gives it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -70,7 +70,7 @@ class NewModelConfig(Settings):
     """Base of the rotary embedding."""
 
     @model_validator(mode="after")
-    def heads_divide_the_width(self) -> Self:
+    def heads_divide_the_width(self) -> NewModelConfig:
         if self.hidden_size % self.head_dim:
             raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of head_dim {self.head_dim}")
         heads = self.hidden_size // self.head_dim
@@ -102,13 +102,13 @@ class SFTConfig(Settings):
     """An example with more tokens is an error, never cut."""
 
     @model_validator(mode="after")
-    def some_budget_is_set(self) -> Self:
+    def some_budget_is_set(self) -> SFTConfig:
         if self.max_steps is None and self.max_seconds is None:
             raise ValueError("one of max_steps and max_seconds must be set")
         return self
 
     @model_validator(mode="after")
-    def an_example_fits_a_row(self) -> Self:
+    def an_example_fits_a_row(self) -> SFTConfig:
         if self.max_example_tokens > self.row_tokens:
             raise ValueError(f"max_example_tokens {self.max_example_tokens} is more than row_tokens {self.row_tokens}")
         return self
@@ -209,7 +209,7 @@ class KLConfig(Settings):
     """Subtracted from each token's reward (papers), or added to the loss (GRPO)."""
 
     @model_validator(mode="after")
-    def k1_is_no_loss(self) -> Self:
+    def k1_is_no_loss(self) -> KLConfig:
         if self.place == "loss" and self.estimator == "k1":
             raise ValueError("kl.estimator k1 as a loss has a gradient of zero mean: use k2 or k3, or place 'reward'")
         return self
@@ -265,7 +265,7 @@ class PPOConfig(Settings):
     """Advantages of the kept trajectories are brought to mean 0 and variance 1, after the filter."""
 
     @model_validator(mode="after")
-    def a_trajectory_fits_a_row(self) -> Self:
+    def a_trajectory_fits_a_row(self) -> PPOConfig:
         if self.max_trajectory_tokens > self.row_tokens:
             raise ValueError(
                 f"max_trajectory_tokens {self.max_trajectory_tokens} is more than row_tokens {self.row_tokens}"
@@ -273,7 +273,7 @@ class PPOConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def a_baseline_over_kept_needs_two(self) -> Self:
+    def a_baseline_over_kept_needs_two(self) -> PPOConfig:
         single = isinstance(self.filter, BestOfN) or (isinstance(self.filter, RandomK) and self.filter.k == 1)
         if isinstance(self.advantage, GroupBaseline) and self.advantage.over == "kept" and single:
             raise ValueError(f"advantage.over 'kept' compares one sample with itself under filter {self.filter.kind!r}")

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from torch import tensor
+
+from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
+from learner.ragged import to_go
+
+F64 = torch.float64
+
+
+def gae(rewards, values, lengths, gamma=1.0, lam=1.0):
+    return generalised_advantages(
+        rewards=tensor(rewards, dtype=F64),
+        values=tensor(values, dtype=F64),
+        lengths=tensor(lengths),
+        gamma=gamma,
+        lam=lam,
+    )
+
+
+def test_three_tokens_by_hand():
+    # delta = [0 + .9*.5 - .4, 0 + .9*.6 - .5, 1 - .6] = [.05, .04, .4];  gamma lam = .45
+    result = gae([0, 0, 1], [0.4, 0.5, 0.6], [3], gamma=0.9, lam=0.5)
+    assert result.advantages.tolist() == pytest.approx([0.05 + 0.45 * (0.04 + 0.45 * 0.4), 0.04 + 0.45 * 0.4, 0.4])
+    assert result.returns.tolist() == pytest.approx((result.advantages + tensor([0.4, 0.5, 0.6])).tolist())
+
+
+def test_lambda_one_reduces_to_reward_to_go_minus_value():
+    rewards, values, lengths = [0.1, 0.2, 0.7, -0.4, 1.0], [0.3, 0.1, 0.2, 0.5, 0.9], [3, 2]
+    result = gae(rewards, values, lengths)
+    expected = to_go(tensor(rewards, dtype=F64), tensor(lengths)) - tensor(values, dtype=F64)
+    torch.testing.assert_close(result.advantages, expected)
+
+
+def test_lambda_zero_reduces_to_the_one_step_error():
+    result = gae([1.0, 2.0], [0.5, 0.25], [2], gamma=0.5, lam=0.0)
+    assert result.advantages.tolist() == [1.0 + 0.5 * 0.25 - 0.5, 2.0 - 0.25]
+
+
+def test_nothing_flows_between_trajectories():
+    together = gae([1.0, 0.0, 5.0], [0.1, 0.2, 0.3], [2, 1], lam=0.9).advantages
+    alone = gae([1.0, 0.0], [0.1, 0.2], [2], lam=0.9).advantages
+    assert together[:2].tolist() == alone.tolist()
+    ruined = gae([1.0, 0.0, float("nan")], [0.1, 0.2, float("nan")], [2, 1], lam=0.9).advantages
+    assert ruined[:2].tolist() == alone.tolist()
+
+
+def test_perfect_values_leave_no_advantage():
+    rewards, lengths = torch.randn(9, dtype=F64), tensor([4, 5])
+    values = to_go(rewards, lengths)
+    result = generalised_advantages(rewards=rewards, values=values, lengths=lengths, gamma=1.0, lam=0.7)
+    torch.testing.assert_close(result.advantages, torch.zeros_like(rewards))
+
+
+def compare(baseline, rewards, groups, members=None, member_groups=None):
+    return group_advantages(
+        baseline,
+        rewards=tensor(rewards, dtype=F64),
+        groups=tensor(groups),
+        members=tensor(members or rewards, dtype=F64),
+        member_groups=tensor(member_groups or groups),
+    )[0].tolist()
+
+
+def test_group_baselines_by_hand():
+    rewards, groups = [1.0, 0.0, 0.5, 3.0, 1.0], [7, 7, 7, 2, 2]
+    assert compare("mean", rewards, groups) == pytest.approx([0.5, -0.5, 0.0, 1.0, -1.0])
+    # leave one out: 1 - (0 + .5)/2, ...
+    assert compare("leave_one_out", rewards, groups) == pytest.approx([0.75, -0.75, 0.0, 2.0, -2.0])
+    # unbiased std of the first group .5, of the second sqrt(2)
+    assert compare("grpo", rewards, groups) == pytest.approx([1.0, -1.0, 0.0, 0.5**0.5, -(0.5**0.5)], abs=1e-5)
+
+
+def test_the_baseline_may_be_over_more_members_than_are_trained():
+    # best and worst of (1, 0, 0, 0): the mean of all is 1/4, that of the two is 1/2
+    kept = {"rewards": [1.0, 0.0], "groups": [0, 0]}
+    assert compare("mean", **kept, members=[1.0, 0.0, 0.0, 0.0], member_groups=[0] * 4) == [0.75, -0.25]
+    assert compare("mean", **kept) == [0.5, -0.5]
+
+
+def test_equal_rewards_give_zeros():
+    for baseline in ("mean", "leave_one_out", "grpo"):
+        assert compare(baseline, [0.3, 0.3, 0.3], [1, 1, 1]) == [0.0, 0.0, 0.0]
+
+
+def test_a_group_of_one_is_refused():
+    with pytest.raises(ValueError, match="group 4 has fewer than two members"):
+        compare("mean", [0.0, 1.0, 1.0], [3, 3, 4])
+
+
+def test_advantages_do_not_depend_on_the_order():
+    rewards, groups = [1.0, 0.0, 0.5, 3.0, 1.0], [7, 7, 7, 2, 2]
+    mixed = [3, 0, 4, 2, 1]
+    direct = compare("grpo", rewards, groups)
+    shuffled = compare("grpo", [rewards[i] for i in mixed], [groups[i] for i in mixed])
+    assert shuffled == pytest.approx([direct[i] for i in mixed])
+
+
+def test_without_penalty_every_token_has_its_trajectory_s_advantage():
+    spread = spread_with_penalty(
+        advantages=tensor([0.5, -0.5]), scales=tensor([2.0, 2.0]), penalties=torch.zeros(3), lengths=tensor([1, 2])
+    )
+    assert spread.tolist() == [0.5, -0.5, -0.5]
+
+
+def test_a_token_carries_the_penalty_that_is_still_to_come():
+    spread = spread_with_penalty(
+        advantages=tensor([0.5]), scales=tensor([2.0]), penalties=tensor([-0.1, -0.2, -0.4]), lengths=tensor([3])
+    )
+    assert spread.tolist() == pytest.approx([0.5 - 1.4, 0.5 - 1.2, 0.5 - 0.8])

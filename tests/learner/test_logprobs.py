@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch import tensor
+
+from learner.logprobs import token_logprobs
+
+F64 = torch.float64
+
+
+def inputs(tokens=7, width=4, vocabulary=11, bias=True):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, width, dtype=F64, generator=generator, requires_grad=True)
+    weight = torch.randn(vocabulary, width, dtype=F64, generator=generator, requires_grad=True)
+    offset = torch.randn(vocabulary, dtype=F64, generator=generator, requires_grad=True) if bias else None
+    targets = torch.randint(vocabulary, (tokens,), generator=generator)
+    return hidden, weight, targets, offset
+
+
+def plain(hidden, weight, targets, bias, temperature):
+    log_p = (torch.nn.functional.linear(hidden, weight, bias) / temperature).log_softmax(1)
+    return log_p.gather(1, targets[:, None])[:, 0], -(log_p.exp() * log_p).sum(1)
+
+
+def test_two_tokens_by_hand():
+    # logits (0, ln 3): probabilities 1/4 and 3/4
+    weight = tensor([[0.0], [1.0]], dtype=F64)
+    result = token_logprobs(tensor([[3.0], [3.0]], dtype=F64).log(), weight, tensor([0, 1]))
+    assert result.logprobs.exp().tolist() == pytest.approx([0.25, 0.75])
+    entropy = -(0.25 * tensor(0.25).log() + 0.75 * tensor(0.75).log())
+    assert result.entropy.tolist() == pytest.approx([float(entropy)] * 2)
+
+
+@pytest.mark.parametrize("chunk_elements", [1, 25, 10_000])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_equal_the_plain_way(chunk_elements, temperature, bias):
+    hidden, weight, targets, offset = inputs(bias=bias)
+    wanted = [hidden, weight] + ([offset] if offset is not None else [])
+    up_logprobs, up_entropy = torch.randn(2, len(targets), dtype=F64)
+
+    def total(logprobs, entropy):
+        return (logprobs * up_logprobs + entropy * up_entropy).sum()
+
+    result = token_logprobs(
+        hidden, weight, targets, bias=offset, temperature=temperature, chunk_elements=chunk_elements
+    )
+    expected = plain(hidden, weight, targets, offset, temperature)
+    torch.testing.assert_close(result.logprobs, expected[0])
+    torch.testing.assert_close(result.entropy, expected[1])
+    ours = torch.autograd.grad(total(*result), wanted)
+    theirs = torch.autograd.grad(total(*expected), wanted)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    hidden, weight, targets, offset = inputs(tokens=3, width=2, vocabulary=4)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: token_logprobs(h, w, targets, bias=b, temperature=0.7, chunk_elements=4),
+        (hidden, weight, offset),
+    )
+
+
+def test_the_logits_are_never_whole():
+    # 512 tokens x 4096 words = 2M logits; at most 8 rows of them at a time
+    hidden = torch.randn(512, 8, requires_grad=True)
+    weight = torch.randn(4096, 8, requires_grad=True)
+    sizes = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            sizes.append(out.numel() if isinstance(out, torch.Tensor) else 0)
+            return out
+
+    with Watch():
+        result = token_logprobs(hidden, weight, torch.zeros(512, dtype=torch.int64), chunk_elements=8 * 4096)
+        result.logprobs.sum().backward()
+    assert max(sizes) <= 8 * 4096
+
+
+def test_no_tokens_give_no_numbers():
+    hidden, weight, _, _ = inputs(bias=False)
+    result = token_logprobs(hidden[:0], weight, torch.zeros(0, dtype=torch.int64))
+    assert result.logprobs.shape == (0,)
+    result.logprobs.sum().backward()
+    assert weight.grad is not None
+    assert not weight.grad.any()

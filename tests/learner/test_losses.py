@@ -1,0 +1,119 @@
+import math
+
+import pytest
+import torch
+from torch import tensor
+
+from learner.losses import clipped_policy_loss, clipped_value_loss
+
+F64 = torch.float64
+
+
+def policy_loss(ratios, advantages, weights=None, clip=(0.2, 0.2)):
+    """Loss with the ratios given, and its gradient in the current log-probabilities."""
+    current = tensor(ratios, dtype=F64).log().requires_grad_()
+    result = clipped_policy_loss(
+        current_logprobs=current,
+        behaviour_logprobs=torch.zeros(len(ratios), dtype=F64),
+        advantages=tensor(advantages, dtype=F64),
+        weights=tensor(weights, dtype=F64) if weights else torch.full((len(ratios),), 1 / len(ratios), dtype=F64),
+        clip_low=clip[0],
+        clip_high=clip[1],
+    )
+    (gradient,) = torch.autograd.grad(result.loss, current)
+    return result._replace(loss=result.loss.detach()), gradient.tolist()
+
+
+def test_four_tokens_by_hand():
+    # gains: min(1.5, 1.2) * 1; max-side for A < 0: min(-1.5, -1.2); min(.5, .8); min(-.5, -.8)
+    result, _ = policy_loss([1.5, 1.5, 0.5, 0.5], [1.0, -1.0, 1.0, -1.0])
+    assert float(result.loss) == pytest.approx(-(1.2 - 1.5 + 0.5 - 0.8) / 4)
+    assert float(result.clip_fraction) == 0.5
+    assert float(result.ratio_mean) == pytest.approx(1.0)
+    assert float(result.ratio_max) == pytest.approx(1.5)
+    assert float(result.approx_kl) == pytest.approx((1.5 - 1 - math.log(1.5) + 0.5 - 1 - math.log(0.5)) / 2)
+
+
+def test_the_gradient_ascends_the_advantage_and_is_zero_where_clipped():
+    _, gradient = policy_loss([1.5, 1.5, 0.5, 0.5], [1.0, -1.0, 1.0, -1.0])
+    assert gradient[0] == 0.0  # already far up: no more pull
+    assert gradient[1] > 0.0  # went up although bad: pushed down
+    assert gradient[2] < 0.0  # went down although good: pulled up
+    assert gradient[3] == 0.0  # already far down
+
+
+def test_at_ratio_one_it_reduces_to_the_policy_gradient():
+    result, gradient = policy_loss([1.0, 1.0, 1.0], [0.3, -2.0, 0.7])
+    assert gradient == pytest.approx([-0.1, 2 / 3, -0.7 / 3])
+    assert float(result.loss) == pytest.approx(1.0 / 3)
+
+
+def test_bounds_may_differ():
+    result, gradient = policy_loss([1.25, 0.75], [1.0, -1.0], clip=(0.3, 0.28))
+    assert float(result.clip_fraction) == 0.0
+    assert gradient[0] < 0 < gradient[1]
+    assert policy_loss([1.25], [1.0], clip=(0.3, 0.2))[1] == [0.0]
+
+
+def test_padding_is_inert():
+    nan = float("nan")
+    plain, gradient = policy_loss([1.1, 0.7], [1.0, -1.0], weights=[0.5, 0.5])
+    padded, padded_gradient = policy_loss([1.1, nan, 0.7, nan], [1.0, nan, -1.0, nan], weights=[0.5, 0.0, 0.5, 0.0])
+    for name in plain._fields:
+        assert float(getattr(padded, name)) == float(getattr(plain, name)), name
+    assert padded_gradient == [gradient[0], 0.0, gradient[1], 0.0]
+
+
+def test_no_gradient_flows_into_advantages_or_behaviour():
+    behaviour, advantages = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    result = clipped_policy_loss(
+        current_logprobs=torch.zeros(2, requires_grad=True),
+        behaviour_logprobs=behaviour,
+        advantages=advantages,
+        weights=torch.ones(2),
+        clip_low=0.2,
+        clip_high=0.2,
+    )
+    result.loss.backward()
+    assert behaviour.grad is None
+    assert advantages.grad is None
+
+
+def value_loss(values, old_values, returns, clip, weights=None):
+    predicted = tensor(values, dtype=F64, requires_grad=True)
+    result = clipped_value_loss(
+        values=predicted,
+        old_values=tensor(old_values, dtype=F64),
+        returns=tensor(returns, dtype=F64),
+        weights=tensor(weights, dtype=F64) if weights else torch.ones(len(values), dtype=F64),
+        clip=clip,
+    )
+    (gradient,) = torch.autograd.grad(result.loss, predicted)
+    return result._replace(loss=result.loss.detach()), gradient.tolist()
+
+
+def test_value_loss_by_hand():
+    # moved .5 towards a return of 1: clipped to .2, whose error (.8)^2 is the larger one
+    result, gradient = value_loss([0.5, 0.1], [0.0, 0.0], [1.0, 1.0], clip=0.2)
+    assert float(result.loss) == pytest.approx(0.5 * (0.64 + 0.81))
+    assert float(result.clip_fraction) == 0.5
+    assert gradient == pytest.approx([0.0, -0.9])  # zero where clipped, the error elsewhere
+
+
+def test_without_clip_the_value_loss_reduces_to_half_the_squared_error():
+    result, gradient = value_loss([0.5, 2.0], [0.0, 0.0], [1.0, 1.0], clip=None)
+    assert float(result.loss) == pytest.approx(0.5 * (0.25 + 1.0))
+    assert gradient == pytest.approx([-0.5, 1.0])
+    wide, wide_gradient = value_loss([0.5, 2.0], [0.0, 0.0], [1.0, 1.0], clip=1e9)
+    assert float(wide.loss) == float(result.loss)
+    assert wide_gradient == gradient
+
+
+def test_padding_is_inert_in_the_value_loss():
+    nan = float("nan")
+    plain, gradient = value_loss([0.5, 0.1], [0.0, 0.0], [1.0, 1.0], clip=0.2)
+    padded, padded_gradient = value_loss(
+        [0.5, nan, 0.1], [0.0, nan, 0.0], [1.0, nan, 1.0], 0.2, weights=[1.0, 0.0, 1.0]
+    )
+    assert float(padded.loss) == float(plain.loss)
+    assert padded_gradient == [gradient[0], 0.0, gradient[1]]

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from learner.config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
+from learner.selection import identity_keys, rank, select
+from problems.identity import TrajectoryId
+
+FILTERS = [KeepAll(), BestOfN(), BestRandom(), BestWorst(), RandomK(k=2)]
+
+
+def group_ids(problem, size):
+    return [TrajectoryId("run", "ppo", 0, problem, index) for index in range(size)]
+
+
+def kept(rule, rewards, problem="p0", seed=0):
+    ids = group_ids(problem, len(rewards))
+    return select(
+        rule,
+        rewards=np.array(rewards, dtype=np.float64),
+        tie_keys=identity_keys("tie", seed, ids),
+        draw_keys=identity_keys("draw", seed, ids),
+    )
+
+
+def inclusion(rule, size, draws, ties=False):
+    """Share of the draws in which each rank is kept; rank 0 is the best."""
+    rng = np.random.default_rng(0)
+    counts = np.zeros(size)
+    rewards = np.zeros(size) if ties else -np.arange(size, dtype=np.float64)
+    for _ in range(draws):
+        keys = rng.integers(0, 2**63, (2, size)).astype(np.uint64)
+        counts[select(rule, rewards=rewards, tie_keys=keys[0], draw_keys=keys[1])] += 1
+    return counts / draws
+
+
+def test_each_filter_by_hand():
+    rewards = [0.1, 0.9, -0.2, 0.5, 0.3]
+    assert kept(KeepAll(), rewards) == [0, 1, 2, 3, 4]
+    assert kept(BestOfN(), rewards) == [1]
+    assert kept(BestWorst(), rewards) == [1, 2]
+    assert 1 in kept(BestRandom(), rewards)
+    for rule in (BestRandom(), BestWorst(), RandomK(k=2)):
+        assert len(kept(rule, rewards)) == 2  # 2 of 5: the saving
+
+
+@pytest.mark.parametrize("size", [5, 8])
+def test_inclusion_is_twice_the_paper_s_weights(size):
+    draws = 100_000
+    three_sigma = 3 * 0.5 / draws**0.5
+    assert inclusion(BestWorst(), size, 100).tolist() == [1.0, *[0.0] * (size - 2), 1.0]
+    assert inclusion(BestOfN(), size, 100).tolist() == [1.0, *[0.0] * (size - 1)]
+    best_random = inclusion(BestRandom(), size, draws)
+    assert best_random[0] == 1.0
+    assert best_random[1:] == pytest.approx([2 / (2 * (size - 1))] * (size - 1), abs=three_sigma)
+    assert inclusion(RandomK(k=2), size, draws) == pytest.approx([2 / size] * size, abs=three_sigma)
+
+
+def test_among_equal_rewards_every_member_is_kept_equally_often():
+    three_sigma = 3 * 0.5 / 20_000**0.5
+    for rule, mean in ((BestOfN(), 0.2), (BestRandom(), 0.4), (BestWorst(), 0.4)):
+        assert inclusion(rule, 5, 20_000, ties=True) == pytest.approx([mean] * 5, abs=three_sigma)
+
+
+@pytest.mark.parametrize("rule", FILTERS)
+def test_only_the_order_of_rewards_counts(rule):
+    rewards = np.array([0.3, -0.2, 0.9, 0.3, 0.0])
+    for monotone in (lambda r: 7 * r - 100, np.exp, lambda r: r**3):
+        assert kept(rule, monotone(rewards)) == kept(rule, rewards)
+
+
+def test_prompts_with_disjoint_rewards_both_survive_best_worst():
+    assert len(kept(BestWorst(), [10.0, 11.0, 12.0])) == 2
+    assert len(kept(BestWorst(), [-12.0, -11.0, -10.0])) == 2
+
+
+@pytest.mark.parametrize("rule", FILTERS)
+def test_the_draw_depends_on_identity_and_not_on_order(rule):
+    rewards, ids = np.array([0.5, 0.5, 0.1, 0.5, 0.1]), group_ids("p3", 5)
+    order = [3, 0, 4, 2, 1]
+
+    def names(index):
+        chosen = select(
+            rule,
+            rewards=rewards[index],
+            tie_keys=identity_keys("tie", 5, [ids[i] for i in index]),
+            draw_keys=identity_keys("draw", 5, [ids[i] for i in index]),
+        )
+        return sorted(ids[index[i]] for i in chosen)
+
+    assert names(list(range(5))) == names(order)
+
+
+def test_seed_and_problem_change_the_draw():
+    rewards = [0.5] * 8
+    assert len({tuple(kept(RandomK(k=2), rewards, seed=seed)) for seed in range(30)}) > 5
+    assert len({tuple(kept(RandomK(k=2), rewards, problem=f"p{i}")) for i in range(30)}) > 5
+
+
+def test_equal_rewards_are_ranked_by_their_keys():
+    assert rank(np.array([1.0, 2.0, 1.0]), np.array([9, 5, 3], dtype=np.uint64)).tolist() == [1, 2, 0]
+
+
+def test_groups_that_are_too_small_are_refused():
+    for rule in (BestRandom(), BestWorst()):
+        with pytest.raises(ValueError, match="at least two"):
+            kept(rule, [1.0])
+    with pytest.raises(ValueError, match="empty group"):
+        kept(KeepAll(), [])
+    assert kept(RandomK(k=4), [1.0, 2.0]) == [0, 1]

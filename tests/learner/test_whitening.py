@@ -1,0 +1,42 @@
+import pytest
+import torch
+from torch import tensor
+
+from learner.explained_variance import explained_variance
+from learner.whitening import whiten
+
+
+def test_by_hand():
+    # mean 2, unbiased variance 1
+    assert whiten(tensor([1.0, 2.0, 3.0])).tolist() == pytest.approx([-1.0, 0.0, 1.0])
+    assert whiten(tensor([1.0, 2.0, 3.0]), shift_mean=False).tolist() == pytest.approx([1.0, 2.0, 3.0])
+
+
+def test_whitened_twice_is_whitened_once():
+    once = whiten(torch.randn(50, dtype=torch.float64))
+    torch.testing.assert_close(whiten(once), once)
+
+
+def test_padding_is_inert():
+    nan = float("nan")
+    mask = tensor([[True, True], [True, False]])
+    assert whiten(tensor([[1.0, 2.0], [3.0, nan]]), mask=mask).tolist() == [[-1.0, 0.0], [1.0, 0.0]]
+
+
+def test_equal_values_give_zeros_and_a_single_one_too():
+    assert whiten(tensor([0.5, 0.5])).tolist() == [0.0, 0.0]
+    assert whiten(tensor([0.5])).tolist() == [0.0]
+
+
+def test_explained_variance_by_hand():
+    returns = tensor([0.0, 1.0, 0.0, 1.0])
+    assert float(explained_variance(values=returns, returns=returns)) == 1.0
+    assert float(explained_variance(values=returns + 7, returns=returns)) == 1.0  # an offset costs nothing
+    assert float(explained_variance(values=torch.full((4,), 0.5), returns=returns)) == 0.0
+    assert float(explained_variance(values=1 - returns, returns=returns)) == -3.0
+    # residuals (0, .5, 0, .5): variance 1/16 of returns' 1/4
+    assert float(explained_variance(values=tensor([0.0, 0.5, 0.0, 0.5]), returns=returns)) == 0.75
+
+
+def test_returns_that_do_not_vary_have_nothing_to_explain():
+    assert float(explained_variance(values=tensor([0.1, 0.9]), returns=tensor([0.5, 0.5]))) == 0.0
