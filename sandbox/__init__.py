@@ -1,5 +1,6 @@
 """Running programs nobody trusts: backends, judge and candidate, verdicts."""
 
+from sandbox.blocking import BlockingExecutor
 from sandbox.config import Backend, Profile, SandboxConfig
 from sandbox.errors import SandboxError
 from sandbox.opening import open_executor
@@ -7,6 +8,7 @@ from sandbox.verdict import Executor, Outcome, Program, Verdict
 
 __all__ = [
     "Backend",
+    "BlockingExecutor",
     "Executor",
     "Outcome",
     "Profile",

@@ -69,7 +69,7 @@ def sweep(client: docker.DockerClient, *, ours: bool = False) -> int:
     """Removes containers that dead processes left (``ours``: and those of this one); how many."""
     own, count = owner(), 0
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
-        label = cast("dict[str, str]", container.labels).get(OWNER_LABEL, "")
+        label = str(cast(Any, container).labels.get(OWNER_LABEL, ""))
         if _is_orphan(label) or (ours and label == own):
             _remove(container)
             count += 1

@@ -38,14 +38,12 @@ class SlotPool:
 
     async def start(self) -> None:
         """Starts and probes all slots. Raises SandboxError if they cannot be had as asked for."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._new_slot()) for _ in range(self._config.slots)]
-        except* SandboxError as errors:
-            await self.close()
-            raise _first(errors) from None
-        for task in tasks:
-            self._idle.put_nowait(task.result())
+        started = await asyncio.gather(*(self._new_slot() for _ in range(self._config.slots)), return_exceptions=True)
+        for result in started:
+            if isinstance(result, BaseException):
+                await self.close()
+                raise result
+            self._idle.put_nowait(result)
 
     async def run(
         self, program: Program, suite: FunctionSuite, limits: Limits, *, stop_at_first_failure: bool = True
@@ -68,8 +66,6 @@ class SlotPool:
     async def close(self) -> None:
         """Ends all slots; runs in progress end as infrastructure errors."""
         self._is_closed = True
-        for task in self._replacements:
-            task.cancel()
         await asyncio.gather(*self._replacements, return_exceptions=True)
         await asyncio.gather(*(slot.end() for slot in self._slots), return_exceptions=True)
         self._slots.clear()
@@ -130,10 +126,11 @@ class SlotPool:
         """Ends a slot and puts a fresh one in its place, or an empty place for the next run to fill."""
         fresh: Slot | None = None
         try:
-            self._forget(slot)
             await slot.end()
-            with contextlib.suppress(SandboxError):  # the next run tries again, and tells of it
-                fresh = await self._new_slot()
+            self._forget(slot)
+            if not self._is_closed:
+                with contextlib.suppress(SandboxError):  # the next run tries again, and tells of it
+                    fresh = await self._new_slot()
         finally:
             self._idle.put_nowait(fresh)
 
@@ -172,8 +169,3 @@ class SlotPool:
     def _forget(self, slot: Slot) -> None:
         self._slots.discard(slot)
         self._isolation.pop(slot, None)
-
-
-def _first(errors: BaseExceptionGroup[SandboxError]) -> SandboxError:
-    error = errors.exceptions[0]
-    return error if isinstance(error, SandboxError) else _first(error)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
 import time
+from dataclasses import dataclass
 from typing import NoReturn
 
 from . import accounts, lockdown
 
 _SCRATCH = "/tmp"
 _SWEEP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """CPU seconds in all, and the largest resident size of one process."""
+
+    cpu_s: float
+    peak_bytes: int
+
+    def plus(self, usage: resource.struct_rusage) -> Spent:
+        """With one more process that has been waited for."""
+        peak_bytes = max(self.peak_bytes, usage.ru_maxrss * 1024)
+        return Spent(self.cpu_s + usage.ru_utime + usage.ru_stime, peak_bytes)
 
 
 class Sweeper:
@@ -31,15 +46,16 @@ class Sweeper:
         os.chown(path, uid, uid)
         return path
 
-    def end(self, candidate: int, uid: int, has_others: bool) -> tuple[int, resource.struct_rusage]:
+    def end(self, candidate: int, judge: int, uid: int, has_others: bool) -> tuple[int, Spent]:
         """Kills the candidate and its processes; exit status and what all of them used."""
         os.kill(candidate, signal.SIGKILL)  # process 1 of its namespace: all others in it end before wait4 returns
+        children = Spent(0.0, 0)
         if has_others and not self._namespaces:
-            self._sweep_processes(uid)
-        _, status, spent = os.wait4(candidate, 0)
+            children = self._sweep_processes(uid, frozenset({os.getpid(), candidate, judge}))
+        _, status, usage = os.wait4(candidate, 0)
         if not self._namespaces:
             self._clear_scratch(uid)
-        return os.waitstatus_to_exitcode(status), spent
+        return os.waitstatus_to_exitcode(status), children.plus(usage)
 
     def reap_orphans(self) -> None:
         """Waits for what was handed to process 1 when its parent ended."""
@@ -61,26 +77,19 @@ class Sweeper:
                 os._exit(0)
         os.waitpid(pid, 0)
 
-    def _sweep_processes(self, uid: int) -> None:
-        deadline = time.monotonic() + _SWEEP_S
-        while self._alive(uid):
+    def _sweep_processes(self, uid: int, spared: frozenset[int]) -> Spent:
+        """Kills all of the uid, and waits for what is handed to process 1 by that."""
+        deadline, spent = time.monotonic() + _SWEEP_S, Spent(0.0, 0)
+        while others := [pid for pid in accounts.candidate_pids() if pid not in spared]:
             if time.monotonic() > deadline:
                 _give_up("processes are left over")
             self._as_candidate(uid, _PROCESSES)
+            for pid in others:
+                with contextlib.suppress(ChildProcessError):
+                    ended, _, usage = os.wait4(pid, os.WNOHANG)
+                    spent = spent.plus(usage) if ended else spent
             time.sleep(0.001)  # what was just killed is still on its way out
-
-    def _alive(self, uid: int) -> bool:
-        for pid in accounts.candidate_pids(os.getpid()):
-            try:
-                with open(f"/proc/{pid}/status", "rb") as file:
-                    lines = file.read().splitlines()
-            except OSError:
-                continue
-            is_ours = any(line.startswith(b"Uid:") and int(line.split()[1]) == uid for line in lines)
-            is_zombie = any(line.startswith(b"State:") and line.split()[1] == b"Z" for line in lines)
-            if is_ours and not is_zombie:
-                return True
-        return False
+        return spent
 
     def _clear_scratch(self, uid: int) -> None:
         path = f"{_SCRATCH}/{uid}"
@@ -103,8 +112,7 @@ def _give_up(what: str) -> NoReturn:
 def _kill_all(uid: int) -> None:
     assert os.getresuid() == (uid, uid, uid)
     assert os.getppid() == 1
-    while True:
-        os.kill(-1, signal.SIGKILL)  # ends with ProcessLookupError when none is left
+    os.kill(-1, signal.SIGKILL)  # all of our uid but ourselves, at one stroke
 
 
 def _remove_all(uid: int) -> None:

@@ -21,7 +21,7 @@ _MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_NOATIME, _MS_NODIRATIME, _MS_RELATIME = 1
 _MNT_DETACH = 2
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 _PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_KILL, _SETGID, _SETUID, _SYS_ADMIN = 5, 6, 7, 21
+_KILL, _SETGID, _SETUID, _SYS_ADMIN, _SETFCAP = 5, 6, 7, 21, 31
 _BASE = b"/tmp"  # covered by our own root in our own mount namespace only
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 
@@ -51,7 +51,9 @@ def main(plan: dict[str, Any]) -> NoReturn:
     if os.getppid() not in (0, keeper):  # 0: the keeper is in the outer pid namespace, which we cannot see
         os._exit(1)
     _build(plan)
-    lockdown.drop_capabilities(frozenset({_KILL, _SETGID, _SETUID, _SYS_ADMIN}))
+    # Without SETFCAP the kernel would let no child map the uid that is root here.
+    extra = [_SETFCAP] if plan["own_users"] else []
+    lockdown.drop_capabilities(frozenset([_KILL, _SETGID, _SETUID, _SYS_ADMIN, *extra]))
     os.execve(plan["command"][0], plan["command"], plan["environment"])
 
 

@@ -15,7 +15,6 @@ import fcntl
 import gc
 import json
 import os
-import resource
 import select
 import signal
 import socket
@@ -26,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from . import accounts, candidate, judge, lockdown
-from .cleaning import Sweeper
+from .cleaning import Spent, Sweeper
 from .protocol import LENGTH, ORDER_BYTES, End, Order, Result
 from .seccomp import Filter
 from .wire import PeerGoneError, read_exactly, write_all
@@ -35,7 +34,8 @@ _JUDGE_CPU_S = 30
 _JUDGE_GRACE_S = 2.0
 _FIRST_TICK_S = 0.1
 _MIN_TICK_S = 0.02
-_STARVED_SHARE = 0.5
+_STARVED_SHARE = 0.5  # of the time without a processor, spent waiting for one
+_STARVED_LEAST = 0.1  # of the wall limit
 _UIDS_PER_SLOT = 60_000
 _SPLICE_BYTES = 1 << 20
 # Everything at or above this number is out of the way of the children's 0, 1, 2, ..
@@ -259,7 +259,8 @@ class Run:
         used = accounts.usage([*pids, self._judge])
         idle_s = max(0.0, now - self._start - used.cpu_s)
         waited_s = accounts.run_delay_s(pids) + accounts.run_delay_s([self._judge])
-        return End.STARVED if waited_s >= _STARVED_SHARE * idle_s else End.BLOCKED
+        least_s = max(_STARVED_SHARE * idle_s, _STARVED_LEAST * self._order.wall_s)
+        return End.STARVED if waited_s >= least_s else End.BLOCKED
 
     # -- the end
 
@@ -269,7 +270,7 @@ class Run:
         if others:
             self._polled_cpu_s = max(self._polled_cpu_s, accounts.usage([*others, self._candidate]).cpu_s)
         uid = self._server.candidate_uid()
-        self._candidate_exit, spent = self._server.sweeper.end(self._candidate, uid, bool(others))
+        self._candidate_exit, spent = self._server.sweeper.end(self._candidate, self._judge, uid, bool(others))
         self._account(spent)
         if not select.select([judge_end], [], [], _JUDGE_GRACE_S)[0]:
             os.kill(self._judge, signal.SIGKILL)
@@ -278,9 +279,9 @@ class Run:
         os.close(judge_end)
         self._server.sweeper.reap_orphans()
 
-    def _account(self, spent: resource.struct_rusage) -> None:
-        self._cpu_s = max(self._polled_cpu_s, spent.ru_utime + spent.ru_stime)
-        self._peak_bytes = spent.ru_maxrss * 1024
+    def _account(self, spent: Spent) -> None:
+        self._cpu_s = max(self._polled_cpu_s, spent.cpu_s)
+        self._peak_bytes = spent.peak_bytes
         if self._candidate_exit == -signal.SIGKILL and not self._end:
             kills = accounts.oom_kills()
             if kills > self._server.oom_kills:

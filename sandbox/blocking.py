@@ -1,0 +1,69 @@
+"""The executor for code that does not run in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from problems.problem import FunctionSuite, Limits
+from sandbox.config import SandboxConfig
+from sandbox.opening import open_executor
+from sandbox.verdict import Executor, Program, Verdict
+
+_T = TypeVar("_T")
+
+
+class BlockingExecutor:
+    """Opens an executor in an event loop of its own, in a thread. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        config: SandboxConfig | None = None,
+        opener: Callable[[SandboxConfig | None], Coroutine[Any, Any, Executor]] = open_executor,
+    ) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
+        self._thread.start()
+        try:
+            self._executor = self._wait(opener(config))
+        except BaseException:
+            self._stop()
+            raise
+
+    def run(
+        self, program: Program, suite: FunctionSuite, limits: Limits, *, stop_at_first_failure: bool = True
+    ) -> Verdict:
+        """See ``Executor.run``."""
+        return self._wait(self._executor.run(program, suite, limits, stop_at_first_failure=stop_at_first_failure))
+
+    def run_all(self, work: Iterable[tuple[Program, FunctionSuite, Limits]]) -> list[Verdict]:
+        """Verdicts in order; as many at once as there are slots."""
+        return self._wait(self._gather(list(work)))
+
+    async def _gather(self, work: list[tuple[Program, FunctionSuite, Limits]]) -> list[Verdict]:
+        return await asyncio.gather(*(self._executor.run(*item) for item in work))
+
+    def close(self) -> None:
+        """Ends everything that this executor started. May be called twice."""
+        if self._thread.is_alive():
+            self._wait(self._executor.close())
+            self._stop()
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

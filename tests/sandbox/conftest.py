@@ -1,0 +1,99 @@
+"""One warm executor for each way of holding programs, shared by all tests of this folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from problems.problem import FunctionSuite, Limits
+from sandbox import Backend, BlockingExecutor, Profile, Program, SandboxConfig, SandboxError, Verdict
+from sandbox.embedded import EmbeddedSlot
+from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError
+from sandbox.images import build_image, engine, find_image
+from sandbox.pool import SlotPool
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+SLOTS = 2
+
+Run = Callable[..., Verdict]
+
+
+class OrdinaryUserSlot(EmbeddedSlot):
+    """The embedded backend as an ordinary user has it, whoever runs the tests."""
+
+    own_users = True
+
+
+async def _open_as_ordinary_user(config: SandboxConfig | None) -> SlotPool:
+    assert config is not None
+    pool = SlotPool(config, lambda: OrdinaryUserSlot(config))
+    await pool.start()
+    return pool
+
+
+def require_engine() -> None:
+    """Skips without an engine, unless this machine must have one."""
+    try:
+        client = engine()
+    except EngineMissingError as error:
+        if os.environ.get("CRUCIBLE_REQUIRE_ENGINE") == "1":
+            pytest.fail(str(error))
+        pytest.skip("no Docker engine")
+    try:
+        find_image(client)
+    except ImageMissingError:
+        build_image(client)
+
+
+def open_backend(name: str) -> BlockingExecutor:
+    """An executor by the name of a ``BACKENDS`` parameter."""
+    if name.startswith("docker"):
+        require_engine()
+        profile = Profile(name.removeprefix("docker-"))
+        return BlockingExecutor(SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=SLOTS))
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=SLOTS)
+    try:
+        if name == "embedded-user":
+            return BlockingExecutor(config, _open_as_ordinary_user)
+        return BlockingExecutor(config)
+    except (IsolationError, SandboxError) as error:
+        pytest.skip(f"no namespaces here: {error}")
+
+
+BACKENDS = [
+    "embedded",
+    "embedded-user",
+    pytest.param("docker-fast", marks=pytest.mark.docker),
+    pytest.param("docker-lean", marks=pytest.mark.docker),
+]
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def executor_name(request: pytest.FixtureRequest) -> str:
+    """Which way of holding programs."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def executor(executor_name: str) -> Iterator[BlockingExecutor]:
+    """A warm executor of each kind."""
+    with open_backend(executor_name) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(executor: BlockingExecutor) -> Run:
+    """Runs a program's text against cases about ``f``; keywords are fields of Limits and of FunctionSuite."""
+
+    def run_text(source: str | bytes, *cases: str, stop: bool = True, setup: str = "", **fields: object) -> Verdict:
+        entry_points = fields.pop("entry_points", ("f",))
+        candidate_setup = fields.pop("candidate_setup", "")
+        suite = FunctionSuite(entry_points, setup, cases, candidate_setup)  # type: ignore[arg-type]
+        limits = Limits(**{"cpu_s": 5.0, "wall_s": 30.0, **fields})  # type: ignore[arg-type]
+        program = Program("python", source.encode() if isinstance(source, str) else source)
+        return executor.run(program, suite, limits, stop_at_first_failure=stop)
+
+    return run_text

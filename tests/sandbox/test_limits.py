@@ -1,0 +1,126 @@
+"""Limits bite, and say which of them did."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from problems.problem import FunctionSuite, Limits
+from sandbox import BlockingExecutor, Outcome, Program
+from sandbox.errors import LimitError
+
+from .conftest import Run
+
+
+def test_an_endless_loop_ends_at_its_cpu_seconds(run: Run) -> None:
+    verdict = run("def f():\n    while True: pass", "f()", cpu_s=0.5)
+    assert verdict.outcome is Outcome.TIME_LIMIT
+    assert 0.4 < verdict.cpu_s < 1.5
+
+
+def test_cpu_time_of_children_counts(run: Run) -> None:
+    spin = """
+import os, time
+def f():
+    for _ in range(3):
+        if os.fork() == 0:
+            while True: pass
+    time.sleep(60)
+"""
+    verdict = run(spin, "f()", cpu_s=0.5, wall_s=20.0)
+    assert verdict.outcome is Outcome.TIME_LIMIT
+    assert verdict.cpu_s > 0.4
+    assert verdict.wall_s < 15
+
+
+def test_sleeping_past_the_wall_is_a_time_limit(run: Run) -> None:
+    verdict = run("import time\ndef f(): time.sleep(60)", "f()", wall_s=1.0)
+    assert verdict.outcome is Outcome.TIME_LIMIT
+    assert verdict.cpu_s < 0.5
+
+
+def test_reading_from_standard_input_is_no_way_to_wait(run: Run) -> None:
+    assert run("def f(): return input()", "f()", wall_s=5.0).outcome is Outcome.RUNTIME_ERROR
+
+
+@pytest.mark.parametrize("at", ["f", "import"])
+def test_too_much_memory_is_a_memory_limit(run: Run, at: str) -> None:
+    body = "b'x' * (300 << 20)"
+    program = f"def f(): return len({body})" if at == "f" else f"x = {body}\ndef f(): return 1"
+    verdict = run(program, "assert f()", memory_bytes=128 << 20)
+    assert verdict.outcome is Outcome.MEMORY_LIMIT
+    assert run("def f(): return 1", "assert f()", memory_bytes=128 << 20).passed
+
+
+def test_memory_of_many_processes_is_summed(run: Run) -> None:
+    hoard = """
+import os, time
+def f():
+    for _ in range(6):
+        if os.fork() == 0: break
+    x = b'x' * (60 << 20)
+    time.sleep(9)
+"""
+    verdict = run(hoard, "f()", memory_bytes=128 << 20, wall_s=8.0)
+    assert verdict.outcome in {Outcome.MEMORY_LIMIT, Outcome.TIME_LIMIT}
+    if verdict.isolation and verdict.isolation.memory == "soft":
+        assert verdict.outcome is Outcome.MEMORY_LIMIT
+
+
+def test_printing_without_end_is_an_output_limit(run: Run) -> None:
+    verdict = run("def f():\n    while True: print('x' * 9999)", "f()", output_bytes=1 << 20)
+    assert verdict.outcome is Outcome.OUTPUT_LIMIT
+
+
+def test_returning_too_much_is_an_output_limit(run: Run) -> None:
+    assert run("def f(): return 'x' * (3 << 20)", "f()", output_bytes=1 << 20).outcome is Outcome.OUTPUT_LIMIT
+    assert run("def f(): return 'x' * (3 << 20)", "assert len(f()) == 3 << 20", output_bytes=4 << 20).passed
+
+
+def test_files_and_descriptors_are_bounded(run: Run) -> None:
+    big = "def f():\n    with open('x', 'wb') as file: file.write(b'x' * (2 << 20))"
+    assert run(big, "f()", file_bytes=1 << 20).outcome is Outcome.RUNTIME_ERROR
+    many = "def f(): return len([open('/dev/null') for _ in range(500)])"
+    assert run(many, "f()", open_files=32).outcome is Outcome.RUNTIME_ERROR
+
+
+def test_processes_are_bounded(run: Run, executor_name: str) -> None:
+    if executor_name == "embedded-user" and os.geteuid() == 0:
+        pytest.skip("the kernel does not bound root's own uid, with which this simulates an ordinary user")
+    many = """
+import os, time
+def f():
+    for count in range(200):
+        try:
+            if os.fork() == 0:
+                time.sleep(60)
+        except OSError:
+            return count
+"""
+    assert run(many, "assert f() < 16", num_processes=16).passed
+
+
+def test_a_test_that_hangs_by_itself_ends_too(run: Run) -> None:
+    start = time.monotonic()
+    verdict = run("def f(): return 1", "while True: pass", wall_s=1.0)
+    assert not verdict.passed
+    assert time.monotonic() - start < 20
+
+
+def test_a_limit_beyond_the_slot_is_refused_by_name(executor: BlockingExecutor) -> None:
+    suite = FunctionSuite(("f",), "", ("f()",))
+    with pytest.raises(LimitError, match="memory_bytes"):
+        executor.run(Program("python", b""), suite, Limits(memory_bytes=1 << 50))
+
+
+def test_an_unknown_language_is_refused_by_name(executor: BlockingExecutor) -> None:
+    with pytest.raises(ValueError, match="cobol"):
+        executor.run(Program("cobol", b""), FunctionSuite(("f",), "", ("f()",)), Limits())
+
+
+def test_a_source_of_many_megabytes_is_refused_as_a_compile_error(run: Run) -> None:
+    verdict = run(b"#" * (50 << 20), "f()")
+    assert verdict.outcome is Outcome.COMPILE_ERROR
+    assert "bytes" in verdict.diagnostics[0].message

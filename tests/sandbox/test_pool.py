@@ -1,0 +1,201 @@
+"""Slots: recycled, replaced when they die, and never left over."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from problems.problem import FunctionSuite, Limits
+from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig
+from sandbox.containers import LABEL, OWNER_LABEL, sweep
+from sandbox.embedded import EmbeddedSlot
+from sandbox.images import engine, find_image
+from sandbox.pool import SlotPool
+
+from .conftest import require_engine
+
+SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2",))
+RIGHT = Program("python", b"def f(x): return x + 1")
+ROOT = Path(__file__).parents[2]
+CLIENT = """
+import sys, time
+from problems.problem import FunctionSuite, Limits
+from sandbox import BlockingExecutor, Program, SandboxConfig
+executor = BlockingExecutor(SandboxConfig(backend=sys.argv[1], slots=2))
+print("ready", flush=True)
+program = Program("python", b"import time\\ndef f(x): time.sleep(99)")
+executor.run(program, FunctionSuite(("f",), "", ("f(1)",)), Limits(wall_s=90.0))
+"""
+
+
+def _children(pid: int) -> list[int]:
+    pids: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        pids += [int(child) for child in listed.read_text().split()]
+    return pids + [grandchild for child in pids for grandchild in _children(child)]
+
+
+def _eventually(is_true: object, timeout_s: float = 20.0) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if is_true():  # type: ignore[operator]
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def _start_client(backend: str) -> subprocess.Popen[str]:
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, backend], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    assert client.stdout.readline() == "ready\n"
+    time.sleep(1)  # the program is running by then
+    return client
+
+
+def test_a_killed_client_leaves_no_process() -> None:
+    client = _start_client("embedded")
+    try:
+        started = _children(client.pid)
+    finally:
+        client.kill()
+        client.wait()
+    assert len(started) >= 6  # two keepers, two servers, and a candidate with its judge
+    assert _eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in started))
+
+
+@pytest.mark.docker
+def test_a_killed_client_leaves_no_container() -> None:
+    require_engine()
+    client = _start_client("docker")
+
+    def containers() -> list[object]:
+        listed = engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        return [one for one in listed if f":{client.pid}:" in one.labels[OWNER_LABEL]]
+
+    try:
+        assert len(containers()) == 2
+    finally:
+        client.kill()
+        client.wait()
+    assert _eventually(lambda: not containers())
+
+
+@pytest.mark.docker
+def test_containers_of_the_dead_are_swept_and_those_of_the_living_are_not() -> None:
+    require_engine()
+    client = engine()
+    image = find_image(client)
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        boot = file.read().strip()
+    dead = {LABEL: "fast", OWNER_LABEL: f"{boot}:{os.getpid()}:1"}
+    elsewhere = {LABEL: "fast", OWNER_LABEL: "another-machine:1:1"}
+    made = [client.containers.create(image, ["python3"], labels=labels) for labels in (dead, elsewhere)]
+    try:
+        sweep(client)
+        left = {one.id for one in client.containers.list(all=True, ignore_removed=True)}
+        assert made[0].id not in left
+        assert made[1].id in left
+    finally:
+        made[1].remove(force=True)
+
+
+@pytest.mark.parametrize("backend", ["embedded", pytest.param("docker", marks=pytest.mark.docker)])
+def test_slots_are_recycled_and_closing_leaves_nothing(backend: str) -> None:
+    if backend == "docker":
+        require_engine()
+    before = set(_children(os.getpid()))
+    with BlockingExecutor(SandboxConfig(backend=Backend(backend), slots=1, recycle_after=3)) as executor:
+        assert all(executor.run(RIGHT, SUITE, Limits()).passed for _ in range(8))
+    assert _eventually(lambda: set(_children(os.getpid())) <= before)
+    if backend == "docker":
+        own = f":{os.getpid()}:"
+        listed = engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        assert not [one for one in listed if own in one.labels[OWNER_LABEL]]
+
+
+async def test_a_slot_that_dies_in_a_run_is_replaced_and_the_run_repeated() -> None:
+    import asyncio
+
+    slots: list[EmbeddedSlot] = []
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1)
+
+    def make() -> EmbeddedSlot:
+        slots.append(EmbeddedSlot(config))
+        return slots[-1]
+
+    pool = SlotPool(config, make)
+    await pool.start()
+    try:
+        slow = Program("python", b"import time\ndef f(x):\n    time.sleep(1)\n    return x + 1")
+        task = asyncio.create_task(pool.run(slow, SUITE, Limits()))
+        await asyncio.sleep(0.5)
+        (server,) = _children(slots[0]._process.pid)[:1]  # type: ignore[union-attr]
+        os.kill(server, signal.SIGKILL)
+        assert (await task).passed
+        assert len(slots) == 2
+    finally:
+        await pool.close()
+
+
+async def test_programs_that_end_their_slot_are_to_blame_while_a_fresh_one_works() -> None:
+    """Stands in for a program with a way to end the server, which we do not know of."""
+    from sandbox.errors import SlotDiedError
+    from sandbox.resident.protocol import Order, Result
+
+    class FragileSlot(EmbeddedSlot):
+        async def run(self, order: Order, job: bytes, patience_s: float) -> tuple[Result, bytes]:
+            if b"64656164" in job:  # "dead" in hexadecimal, as sources travel
+                self.is_odd = True
+                raise SlotDiedError("ended by the program")
+            return await super().run(order, job, patience_s)
+
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1)
+    pool = SlotPool(config, lambda: FragileSlot(config))
+    await pool.start()
+    try:
+        verdict = await pool.run(Program("python", b"dead"), SUITE, Limits())
+        assert verdict.outcome is Outcome.RUNTIME_ERROR
+        assert verdict.signs == ("slot-died",)
+        assert (await pool.run(RIGHT, SUITE, Limits())).passed
+    finally:
+        await pool.close()
+
+
+async def test_a_pool_without_an_engine_gives_infrastructure_errors_and_recovers() -> None:
+    from sandbox.errors import SlotDiedError
+
+    class MortalSlot(EmbeddedSlot):
+        engine_is_down = False
+
+        async def start(self) -> None:
+            if MortalSlot.engine_is_down:
+                raise SlotDiedError("no engine")
+            await super().start()
+
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=2)
+    slots: list[MortalSlot] = []
+
+    def make() -> MortalSlot:
+        slots.append(MortalSlot(config))
+        return slots[-1]
+
+    pool = SlotPool(config, make)
+    await pool.start()
+    try:
+        MortalSlot.engine_is_down = True
+        for slot in list(slots):
+            await slot.end()
+        for _ in range(3):
+            verdict = await pool.run(RIGHT, SUITE, Limits())
+            assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
+            assert "no engine" in verdict.detail
+        MortalSlot.engine_is_down = False
+        assert (await pool.run(RIGHT, SUITE, Limits())).passed
+    finally:
+        await pool.close()
