@@ -42,7 +42,7 @@ class CorpusConfig(BaseModel):
     """Weight of each number of operations, 1 to 5."""
     reference_style_rate: Rate = 0.6
     """How often a step is written in the reference's style where it has others."""
-    flipped_share: Rate = 0.3
+    flipped_share: Rate = 0.25
     """Share of the operations that are mostly written wrong."""
     flipped_rate: Rate = 0.65
     """How often a flipped operation is wrong."""
