@@ -1,0 +1,66 @@
+import pytest
+from pydantic import ValidationError
+
+from learner.config import (
+    GAE,
+    BestOfN,
+    BestWorst,
+    GroupBaseline,
+    KLConfig,
+    NewModelConfig,
+    PPOConfig,
+    RandomK,
+    Settings,
+    SFTConfig,
+)
+
+
+def every_settings_class(base=Settings):
+    for kind in base.__subclasses__():
+        yield kind
+        yield from every_settings_class(kind)
+
+
+def test_plain_data_and_back():
+    config = PPOConfig(filter=BestWorst(), advantage=GroupBaseline(baseline="grpo"))
+    assert PPOConfig.model_validate(config.model_dump(mode="json")) == config
+    parsed = PPOConfig.model_validate(
+        {"filter": {"kind": "random_k", "k": 3}, "advantage": {"kind": "gae", "lam": 1.0}}
+    )
+    assert parsed.filter == RandomK(k=3)
+    assert parsed.advantage == GAE(lam=1.0)
+
+
+def test_every_field_says_what_it_means():
+    undocumented = [
+        f"{kind.__name__}.{name}"
+        for kind in every_settings_class()
+        for name, field in kind.model_fields.items()
+        if not field.description and name != "kind"
+    ]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (lambda: PPOConfig.model_validate({"clip": 0.2}), "clip"),
+        (lambda: PPOConfig.model_validate({"filter": {"kind": "best"}}), "filter"),
+        (lambda: PPOConfig(row_tokens=100, max_trajectory_tokens=200), "max_trajectory_tokens 200 is more"),
+        (lambda: PPOConfig(filter=BestOfN(), advantage=GroupBaseline(over="kept")), "compares one sample with itself"),
+        (lambda: KLConfig(estimator="k1", place="loss"), "use k2 or k3"),
+        (lambda: KLConfig(coefficient=float("nan")), "coefficient"),
+        (lambda: SFTConfig(), "max_steps and max_seconds"),
+        (lambda: SFTConfig(max_steps=1, row_tokens=100, max_example_tokens=101), "max_example_tokens 101 is more"),
+        (lambda: NewModelConfig(hidden_size=100, head_dim=64), "not a multiple of head_dim"),
+        (lambda: NewModelConfig(hidden_size=192, head_dim=64, num_key_value_heads=2), "not a multiple"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(make, complaint):
+    with pytest.raises(ValidationError, match=complaint):
+        make()
+
+
+def test_settings_can_t_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        PPOConfig().seed = 3

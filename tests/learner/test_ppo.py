@@ -1,0 +1,407 @@
+import copy
+import dataclasses
+import pickle
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from learner import losses
+from learner.config import (
+    GAE,
+    BestOfN,
+    BestRandom,
+    BestWorst,
+    CriticConfig,
+    CutByLength,
+    GroupBaseline,
+    KeepAll,
+    KLConfig,
+    OptimizerConfig,
+    PPOConfig,
+    RandomK,
+)
+from learner.errors import (
+    CheckpointError,
+    EmptyCompletionError,
+    GroupTooSmallError,
+    NonFiniteGradientError,
+    NonFiniteLogprobError,
+    NonFiniteRewardError,
+    TokenOutsideVocabularyError,
+    TooLongError,
+)
+from learner.experience import admit, apply_filter, lay_out
+from learner.packing import as_sequence, pack
+from learner.policy import Policy
+from learner.ppo import PPOLearner, logprobs_of
+from learner.scalar_head import ScalarHeadModel
+from learner.trajectory import FinishReason, RewardEvent
+
+METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
+SMALL = {"row_tokens": 64, "max_trajectory_tokens": 32, "minibatch_trajectories": 4, "num_steps": 4}
+CRITIC = CriticConfig(warmup_steps=6, warmup_batch_trajectories=8)
+
+
+def config(**settings):
+    return PPOConfig(**{"advantage": GAE(critic=CRITIC), **SMALL, **settings})
+
+
+@pytest.fixture
+def groups(tiny_model, make_trajectory):
+    return rollouts(tiny_model, make_trajectory, num_groups=4, size=5)
+
+
+def rollouts(model, make_trajectory, *, num_groups, size, first=0, reward=None):
+    """Random completions of ragged length, with the model's own log-probabilities."""
+    rng = np.random.default_rng(first)
+    policy = Policy(model)
+    made = []
+    for group in range(first, first + num_groups):
+        members = []
+        for sample in range(size):
+            tokens = (*(int(t) for t in rng.integers(2, 40, rng.integers(1, 9))), 1)
+            earned = float(rng.random()) if reward is None else reward(tokens)
+            bare = make_trajectory(group, sample, reward=earned, completion=tokens)
+            logprobs = logprobs_of(policy, [as_sequence(bare)], 64).tolist()
+            members.append(
+                make_trajectory(
+                    group,
+                    sample,
+                    reward=earned,
+                    completion=tokens,
+                    behaviour_logprobs=tuple(min(x, 0) for x in logprobs),
+                )
+            )
+        made.append(members)
+    return made
+
+
+def weights_of(model):
+    return torch.cat([parameter.detach().flatten().clone() for parameter in model.parameters()])
+
+
+# --- it learns, and by the tested functions
+
+
+def test_what_is_rewarded_becomes_likelier(tiny_model, make_trajectory):
+    def likes_seven(tokens):
+        return tokens.count(7) / len(tokens)
+
+    groups = rollouts(tiny_model, make_trajectory, num_groups=24, size=6, reward=likes_seven)
+    learner = PPOLearner(tiny_model, config(advantage=GroupBaseline(), optimizer=OptimizerConfig(learning_rate=3e-3)))
+    good = [as_sequence(t) for group in groups for t in group if t.reward > 0.2]
+    before = logprobs_of(learner.policy, good, 64).mean()
+    learner.step(groups)
+    assert logprobs_of(learner.policy, good, 64).mean() > before
+
+
+def test_the_loss_comes_from_the_tested_function(tiny_model, groups, monkeypatch):
+    plain = weights_of(tiny_model)
+    learner = PPOLearner(copy.deepcopy(tiny_model), config())
+    learner.step(groups)
+    trained = weights_of(learner.policy)
+    assert not torch.equal(trained, plain)
+
+    original, calls = losses.clipped_policy_loss, []
+
+    def reversed_loss(**arguments):
+        calls.append(sorted(arguments))
+        result = original(**arguments)
+        return result._replace(loss=-result.loss)
+
+    monkeypatch.setattr(losses, "clipped_policy_loss", reversed_loss)
+    other = PPOLearner(copy.deepcopy(tiny_model), config())
+    other.step(groups)
+    assert calls
+    assert not torch.equal(weights_of(other.policy), trained)
+
+
+def test_the_first_update_is_that_of_the_plain_policy_gradient(tiny_model, groups):
+    """One epoch, one mini-batch: ratio 1, so that the gradient is that of -sum A log p / tokens."""
+    settings = config(
+        advantage=GroupBaseline(),
+        kl=KLConfig(coefficient=0),
+        epochs=1,
+        minibatch_trajectories=99,
+        whiten_advantages=False,
+    )
+    learner = PPOLearner(copy.deepcopy(tiny_model), settings)
+    result = learner.step(groups)
+    policy, total, tokens = Policy(tiny_model), torch.zeros(()), 0
+    for group in groups:
+        mean = sum(t.reward for t in group) / len(group)
+        for t in group:
+            logprobs = policy(pack([as_sequence(t)], 64)[0]).logprobs
+            total = total - (t.reward - mean) * logprobs.sum()
+            tokens += len(logprobs)
+    (total / tokens).backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in tiny_model.parameters()])
+    assert result.metrics["policy/grad_norm"] == pytest.approx(float(norm), rel=1e-4)
+    assert result.metrics["policy/ratio_mean"] == pytest.approx(1.0, abs=1e-5)
+    assert result.metrics["policy/clip_fraction"] == 0.0
+
+
+def test_equal_rewards_teach_nothing(tiny_model, make_trajectory):
+    groups = rollouts(tiny_model, make_trajectory, num_groups=3, size=4, reward=lambda _: 0.5)
+    for baseline in ("mean", "leave_one_out", "grpo"):
+        learner = PPOLearner(
+            copy.deepcopy(tiny_model), config(advantage=GroupBaseline(baseline=baseline), kl=KLConfig(coefficient=0))
+        )
+        before = weights_of(learner.policy)
+        learner.step(groups)
+        assert torch.equal(weights_of(learner.policy), before)
+
+
+def test_the_critic_learns_the_returns_of_the_frozen_policy(tiny_model, make_trajectory):
+    def likes_seven(tokens):
+        return float(7 in tokens)
+
+    train, held_out = (
+        [
+            t
+            for group in rollouts(tiny_model, make_trajectory, num_groups=60, size=4, first=n, reward=likes_seven)
+            for t in group
+        ]
+        for n in (0, 1000)
+    )
+    critic = CriticConfig(
+        warmup_steps=150, warmup_optimizer=OptimizerConfig(learning_rate=1e-2), warmup_batch_trajectories=32
+    )
+    learner = PPOLearner(tiny_model, config(advantage=GAE(critic=critic)))
+    before, seen = weights_of(learner.policy), []
+    metrics = learner.warm_up_critic(train, held_out, progress=lambda done, figures: seen.append((done, figures)))
+    assert metrics["critic/held_out_explained_variance"] > 0.2
+    assert metrics["critic/held_out_explained_variance_last"] > metrics["critic/held_out_explained_variance_first"]
+    assert torch.equal(weights_of(learner.policy), before)
+    assert len(seen) == 150
+    assert 0 <= seen[0][0] < seen[-1][0] < 1
+
+
+# --- the filter, and what passes through the models
+
+
+@pytest.mark.parametrize(
+    ("rule", "share"), [(BestRandom(), 2 / 5), (BestWorst(), 2 / 5), (BestOfN(), 1 / 5), (KeepAll(), 1)]
+)
+def test_what_is_filtered_passes_through_neither_model(tiny_model, groups, rule, share):
+    passed = []
+    learner = PPOLearner(
+        tiny_model, config(filter=rule, advantage=GAE(critic=CRITIC.model_copy(update={"train_on": "kept"})))
+    )
+    for module in (learner.policy.model.base_model, learner.critic.model):
+        module.register_forward_hook(
+            lambda _m, _a, kwargs, _o: passed.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+    result = learner.step(groups)
+    assert len(result.trained_ids) == share * 20
+    kept = {outcome.id for outcome in result.outcomes if outcome.kept}
+    assert set(result.trained_ids) == kept
+    tokens = sum(as_sequence(t).num_tokens for group in groups for t in group if t.id in kept)
+    assert result.policy_tokens == result.critic_tokens == tokens
+    # policy: two epochs; critic: values and one epoch
+    assert sum(passed) == 4 * tokens
+    assert result.metrics["learner/tokens_policy"] == tokens
+
+
+def test_the_critic_may_learn_from_what_the_policy_does_not(tiny_model, groups):
+    result = PPOLearner(tiny_model, config(filter=BestWorst())).step(groups)
+    assert result.policy_tokens < result.critic_tokens == sum(as_sequence(t).num_tokens for g in groups for t in g)
+    assert "critic/explained_variance_all" in result.metrics
+
+
+def test_every_trajectory_is_accounted_for(tiny_model, groups, make_trajectory):
+    groups[0][1] = make_trajectory(0, 1, finish_reason=FinishReason.ABORTED)
+    groups[1][2] = make_trajectory(1, 2, drop_reason="infrastructure")
+    groups[2][0] = make_trajectory(2, 0, finish_reason=FinishReason.LENGTH, reward=1.0)
+    settings = config(filter=BestWorst(), advantage=GroupBaseline(), cut_by_length=CutByLength(rule="drop"))
+    outcomes = PPOLearner(tiny_model, settings).step(groups).outcomes
+    assert [o.id for o in outcomes] == [t.id for group in groups for t in group]
+    reasons = [o.drop_reason for o in outcomes]
+    assert (reasons[1], reasons[7], reasons[10]) == ("aborted", "infrastructure", "cut_by_length")
+    assert reasons.count("filter:bw") == 20 - 3 - 8
+    assert all(o.kept == (o.drop_reason is None) for o in outcomes)
+
+
+def test_a_group_that_lost_its_fellows_is_dropped_and_not_an_error(tiny_model, groups, make_trajectory):
+    for sample in range(4):
+        groups[0][sample] = make_trajectory(0, sample, drop_reason="infrastructure")
+    outcomes = PPOLearner(tiny_model, config(advantage=GroupBaseline())).step(groups).outcomes
+    assert outcomes[4].drop_reason == "group_of_one"
+
+
+def test_a_step_of_which_nothing_is_left_changes_nothing_but_counts(tiny_model, make_trajectory):
+    learner = PPOLearner(tiny_model, config())
+    before = weights_of(learner.policy)
+    result = learner.step([[make_trajectory(0, i, drop_reason="infrastructure") for i in range(3)]])
+    assert result.trained_ids == ()
+    assert learner.num_steps == 1
+    assert torch.equal(weights_of(learner.policy), before)
+
+
+def test_the_order_of_groups_and_members_does_not_change_what_is_kept(tiny_model, groups):
+    settings = config(filter=RandomK(k=2), advantage=GroupBaseline())
+    one = PPOLearner(copy.deepcopy(tiny_model), settings).step(groups)
+    other = PPOLearner(copy.deepcopy(tiny_model), settings).step([group[::-1] for group in groups[::-1]])
+    assert set(one.trained_ids) == set(other.trained_ids)
+
+
+# --- repeatable
+
+
+@pytest.mark.parametrize("advantage", [GAE(critic=CRITIC), GroupBaseline()], ids=["critic", "group"])
+def test_resumed_it_goes_on_bit_for_bit(tiny_model, make_trajectory, tmp_path, advantage):
+    batches = [rollouts(tiny_model, make_trajectory, num_groups=2, size=4, first=n) for n in (0, 10, 20)]
+    settings = config(advantage=advantage)
+    straight = PPOLearner(copy.deepcopy(tiny_model), settings)
+    for batch in batches:
+        expected = straight.step(batch)
+    broken = PPOLearner(copy.deepcopy(tiny_model), settings)
+    for batch in batches[:2]:
+        broken.step(batch)
+    broken.save(tmp_path / "checkpoint")
+    resumed = PPOLearner(copy.deepcopy(tiny_model), settings)
+    resumed.load(tmp_path / "checkpoint")
+    assert resumed.num_steps == 2
+    result = resumed.step(batches[2])
+    assert torch.equal(weights_of(resumed.policy), weights_of(straight.policy))
+    for name, value in expected.metrics.items():
+        assert name.startswith("learner/time") or result.metrics[name] == value, name
+    if straight.critic is not None:
+        assert torch.equal(weights_of(resumed.critic), weights_of(straight.critic))
+
+
+def test_a_checkpoint_needs_its_own_reference(tiny_model, tmp_path):
+    PPOLearner(copy.deepcopy(tiny_model), config()).save(tmp_path / "checkpoint")
+    with torch.no_grad():
+        next(tiny_model.parameters()).add_(0.1)
+    with pytest.raises(CheckpointError, match="another reference policy"):
+        PPOLearner(tiny_model, config()).load(tmp_path / "checkpoint")
+
+
+def test_a_given_reference_and_critic_are_used(tiny_model, groups):
+    reference = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        next(reference.parameters()).mul_(1.5)
+    critic = ScalarHeadModel.from_causal_lm(tiny_model, bias=0.7)
+    learner = PPOLearner(tiny_model, config(), reference=reference, critic=critic)
+    assert learner.critic is critic
+    assert abs(learner.step(groups).metrics["policy/kl_reference"]) > 1e-4
+
+
+# --- variants change what they should
+
+
+def test_kl_as_a_loss_pulls_towards_the_reference(tiny_model, groups):
+    def after(coefficient):
+        reference = copy.deepcopy(tiny_model)
+        with torch.no_grad():
+            next(reference.parameters()).mul_(1.3)
+        kl = KLConfig(coefficient=coefficient, estimator="k2", place="loss")
+        model = copy.deepcopy(tiny_model)
+        PPOLearner(model, config(kl=kl, advantage=GroupBaseline()), reference=reference).step(groups)
+        sequences = [as_sequence(t) for group in groups for t in group]
+        apart = logprobs_of(Policy(model), sequences, 64) - logprobs_of(Policy(reference), sequences, 64)
+        return float(apart.square().mean())
+
+    assert after(5.0) < after(1e-6)
+
+
+def test_an_entropy_bonus_raises_the_entropy(tiny_model, groups):
+    def after(coefficient):
+        learner = PPOLearner(
+            copy.deepcopy(tiny_model), config(advantage=GroupBaseline(), entropy_coefficient=coefficient, epochs=4)
+        )
+        learner.step(groups)
+        return learner.step(groups).metrics["policy/entropy"]
+
+    assert after(0.5) > after(0.0)
+
+
+# --- metrics
+
+
+def test_every_metric_is_documented_and_every_documented_one_occurs(tiny_model, groups):
+    learner = PPOLearner(tiny_model, config(filter=BestWorst()))
+    flat = [t for group in groups for t in group]
+    seen = {**learner.warm_up_critic(flat, flat), **learner.step(groups).metrics}
+    section = METRICS.read_text().split("## Learner")[1].split("\n## ")[0]
+    documented = set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE))
+    assert set(seen) == documented
+    assert all(isinstance(value, float) and np.isfinite(value) for value in seen.values())
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "complaint"),
+    [
+        ({"completion": (), "behaviour_logprobs": ()}, EmptyCompletionError, "no token"),
+        ({"loss_mask": (False, False, False)}, EmptyCompletionError, "no token"),
+        ({"reward": float("nan")}, NonFiniteRewardError, "gave nan"),
+        ({"behaviour_logprobs": (-1.0, float("nan"), -1.0)}, NonFiniteLogprobError, "nan at trained token 1 of 3"),
+        ({"behaviour_logprobs": (-1.0, -1.0, 0.5)}, NonFiniteLogprobError, "0.5 at trained token 2"),
+        ({"completion": tuple(range(2, 38))}, TooLongError, "39 tokens, limit 32"),
+        ({"completion": (5, 40, 1)}, TokenOutsideVocabularyError, "token id 40 outside the vocabulary of 40"),
+    ],
+)
+def test_a_bad_trajectory_is_named_and_nothing_changes(tiny_model, groups, make_trajectory, change, error, complaint):
+    groups[1][3] = make_trajectory(1, 3, **change)
+    learner = PPOLearner(tiny_model, config())
+    before = weights_of(learner.policy)
+    with pytest.raises(error, match=rf"run/ppo/0/p1/3/0: .*{complaint}") as caught:
+        learner.step(groups)
+    assert torch.equal(weights_of(learner.policy), before)
+    assert learner.num_steps == 0
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_a_group_of_one_or_of_two_prompts_is_refused(tiny_model, groups):
+    learner = PPOLearner(tiny_model, config(advantage=GroupBaseline()))
+    with pytest.raises(GroupTooSmallError, match="run/ppo/0/p0/0/0: a group of one"):
+        learner.step([groups[0][:1]])
+    with pytest.raises(ValueError, match="came in a group with"):
+        learner.step([[groups[0][0], groups[1][0]]])
+    assert PPOLearner(tiny_model, config()).step([groups[0][:1]]).trained_ids  # plain PPO compares nothing
+
+
+def test_a_gradient_that_is_not_finite_undoes_the_step_and_names_the_trajectory(tiny_model, groups, monkeypatch):
+    learner = PPOLearner(tiny_model, config())
+    before = (weights_of(learner.policy), weights_of(learner.critic))
+    moments = copy.deepcopy(learner.policy_optimizer.state_dict())
+    original, calls = losses.clipped_policy_loss, []
+
+    def poisoned(**arguments):
+        calls.append(1)
+        result = original(**arguments)
+        bad = (arguments["advantages"] == marked).any() and len(calls) > 2
+        return result._replace(loss=result.loss * (float("nan") if bad else 1.0))
+
+    culprit = groups[2][1]
+    groups[2][1] = make_outlier(culprit)
+    learner.config = config(whiten_advantages=False)
+    marked = find_mark(learner, groups)
+    monkeypatch.setattr(losses, "clipped_policy_loss", poisoned)
+    with pytest.raises(NonFiniteGradientError) as caught:
+        learner.step(groups)
+    assert caught.value.trajectories == ("run/ppo/0/p2/1/0",)
+    assert torch.equal(weights_of(learner.policy), before[0])
+    assert torch.equal(weights_of(learner.critic), before[1])
+    assert learner.policy_optimizer.state_dict()["num_steps"] == moments["num_steps"] == 0
+    assert learner.num_steps == 0
+
+
+def make_outlier(trajectory):
+    """The same with a reward no other has, so that its advantages are its own."""
+    return dataclasses.replace(trajectory, events=(RewardEvent("tests", 77.0),))
+
+
+def find_mark(learner, groups):
+    """The advantage of the outlier's last token: its reward minus the critic's 0 and the KL term of that token."""
+    admitted, _ = admit(groups, learner.config, learner.vocab_size)
+    studied = lay_out(apply_filter(admitted, learner.config)[0])
+    signals = learner._score(studied)
+    return learner._advantages(studied, signals, admitted).max()
