@@ -13,7 +13,7 @@ _CPU_KV_CACHE_BYTES = 256 << 20  # vLLM's own choice reads NUMA node 0 and can b
 class GeneratorConfig(BaseModel):
     """One generator: one vLLM engine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the engine runs."""
@@ -22,23 +22,23 @@ class GeneratorConfig(BaseModel):
     """Type of the weights in the engine; ``auto`` takes the checkpoint's. Only float32 is bitwise repeatable in every
     batch that we tried, and only there do log-probabilities agree with the trainer's to 1e-5 (bfloat16: 3e-2)."""
 
-    max_model_len: int = Field(1024, ge=2)
+    max_model_len: int = Field(default=1024, ge=2)
     """Tokens of prompt and completion together. A request that could outgrow it is refused."""
 
-    max_num_seqs: int = Field(128, ge=1)
+    max_num_seqs: int = Field(default=128, ge=1)
     """Requests sampled in one engine step; more wait inside the engine."""
 
-    max_num_batched_tokens: int | None = Field(None, ge=1)
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
     """Tokens (prefill and decode) of one engine step. None: vLLM's choice on a GPU; on a CPU 2048, or ``max_model_len``
     where that is more, since a CPU engine prefills a prompt in one step."""
 
-    kv_cache_bytes: int | None = Field(None, ge=1 << 20)
+    kv_cache_bytes: int | None = Field(default=None, ge=1 << 20)
     """Memory of the KV cache in bytes. None: 256 MiB on a CPU, on a GPU what ``gpu_memory_utilization`` leaves."""
 
-    gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
+    gpu_memory_utilization: float = Field(default=0.9, gt=0, le=1)
     """Share of the GPU's memory that the engine may take; without meaning on a CPU."""
 
-    tensor_parallel_size: int = Field(1, ge=1)
+    tensor_parallel_size: int = Field(default=1, ge=1)
     """GPUs of one node that share the model."""
 
     enforce_eager: bool | None = None

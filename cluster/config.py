@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from actors.config import GeneratorConfig
 from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermConfig, LengthCutConfig, TestShareConfig
 from cluster.errors import ConfigError
-from cluster.session import RayConfig
 from learner.config import GAE, NewModelConfig, PPOConfig, SFTConfig
 from problems.synthetic import CorpusConfig
 from sandbox.config import SandboxConfig
@@ -78,6 +77,18 @@ class ExecutorsConfig(Settings):
     """Settings of each."""
     start_timeout_s: float = Field(default=180.0, gt=0)
     """Seconds until an executor that does not come up is an error."""
+
+
+class RayConfig(Settings):
+    """Which Ray cluster the run uses."""
+
+    address: str | None = None
+    """Address of a cluster to join, ``auto`` for the one on this machine; none starts one that ends with the run.
+    Inside a submitted Ray job the job's cluster is joined whatever stands here."""
+    dashboard: bool = False
+    """Start the dashboard with a cluster of our own (about 0.9 GB of memory)."""
+    memory_reserve_gb: float = Field(default=1.0, ge=0)
+    """Gigabytes of memory that must stay free beside what the run's actors are estimated to need."""
 
 
 class StageBase(Settings):

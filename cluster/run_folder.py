@@ -25,6 +25,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,15 @@ def mend_torn_line(path: Path) -> None:
 def digest(value: Any) -> str:
     """Sixteen hex digits of a JSON-like value."""
     return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A stage that is done, with its manifest."""
+
+    name: str
+    kind: str
+    manifest: dict[str, Any]
 
 
 class StageFolder:

@@ -1,27 +1,16 @@
-"""Runs a recipe: stage after stage, each once, in a folder that one driver holds."""
+"""Runs a recipe in a folder that one driver holds: what is done is passed over, what is open is run."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from cluster.config import EvaluateStage, PPOStage, RunConfig, SFTStage, Stage
-from cluster.context import RunContext
+from cluster.config import PPOStage, RunConfig, SFTStage
 from cluster.errors import ConfigError
-from cluster.metrics import Metrics
-from cluster.panel import Panel
-from cluster.report import write_report
-from cluster.run_folder import RunFolder, digest
-from cluster.session import ray_session
-from cluster.stages.evaluate import evaluate
-from cluster.stages.ppo import train_policy
-from cluster.stages.sft import fine_tune
+from cluster.run_folder import Finished, RunFolder, digest
 
 # Resident gigabytes, as measured on the small model; large models are planned for by `crucible plan`.
 _ENGINE_GB = 2.2
@@ -29,14 +18,6 @@ _TRAINER_GB = 1.2
 _EXECUTOR_GB = 0.4
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
 _FREE_FIELDS = {"ray", "folder", "executors", "generators"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A stage's manifest."""
-
-    stage: Stage
-    manifest: dict[str, Any]
 
 
 def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finished]:
@@ -49,6 +30,8 @@ def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finish
         finished = _finished_stages(config, folder)
         if len(finished) < len(config.stages):
             finished = _run_open_stages(config, folder, finished, console)
+        from cluster.report import write_report
+
         report = write_report(folder.root)
         _print_summary(config, folder, finished, console)
         console.print(f"report      {report}", highlight=False, soft_wrap=True)
@@ -64,7 +47,7 @@ def _finished_stages(config: RunConfig, folder: RunFolder) -> list[Finished]:
             break
         if manifest["config"] != digest(stage.model_dump(mode="json")):
             raise ConfigError(f"stages.{stage.name} is done with another config; give this run another name")
-        finished.append(Finished(stage, manifest))
+        finished.append(Finished(stage.name, stage.kind, manifest))
     return finished
 
 
@@ -78,61 +61,23 @@ def _run_open_stages(
         else _TRAINER_GB
     )
     console.print(f"run {config.name}: {folder.root}", highlight=False, soft_wrap=True)
+    # Here, not above: Ray, torch and transformers take seconds, and what is refused is refused before them.
+    from cluster.session import ray_session
+    from cluster.stages.run import run_stages
+
     with ray_session(config.ray, num_cpus=num_cpus, num_sandboxes=config.executors.count, memory_gb=memory_gb):
-        return asyncio.run(_run_stages(config, folder, list(finished), console))
-
-
-async def _run_stages(
-    config: RunConfig, folder: RunFolder, finished: list[Finished], console: Console
-) -> list[Finished]:
-    metrics = Metrics(folder)
-    panel = Panel(f"Crucible  {config.name}", {stage.name: stage.kind for stage in config.stages}, console)
-    context = RunContext(config, folder, metrics, panel)
-    for done in finished:
-        panel.end(done.stage.name)
-    try:
-        with panel:
-            for stage in config.stages[len(finished) :]:
-                finished.append(await _run_stage(context, stage))
-    finally:
-        await context.close()
-        metrics.close()
-    return finished
-
-
-async def _run_stage(context: RunContext, stage: Stage) -> Finished:
-    folder = context.folder.stage(stage.name)
-    lineage = context.folder.begin_lineage(stage.name)
-    context.metrics.lineage = lineage
-    begun = time.time()
-    match stage:
-        case SFTStage():
-            figures = await fine_tune(context, stage, folder)
-        case PPOStage():
-            figures = await train_policy(context, stage, folder, lineage)
-        case EvaluateStage():
-            figures = await evaluate(context, stage, folder, lineage)
-    manifest = {
-        "kind": stage.kind,
-        "config": digest(stage.model_dump(mode="json")),
-        "lineage": lineage,
-        "seconds": round(time.time() - begun, 1),
-        "figures": figures,
-    }
-    folder.finish(manifest)
-    context.panel.end(stage.name)
-    return Finished(stage, manifest)
+        return asyncio.run(run_stages(config, folder, list(finished), console))
 
 
 def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console) -> None:
     """Table of all evaluations (± half a 95 % interval; differences are paired by problem), and the last model."""
     table = Table("evaluation", "sampled pass@1", "greedy pass@1", "difference", box=None)
     for done in finished:
-        if isinstance(done.stage, EvaluateStage):
+        if done.kind == "evaluate":
             figures = done.manifest["figures"]
             difference = figures.get("difference", {}).get("sampled_pass_at_1")
             table.add_row(
-                done.stage.name,
+                done.name,
                 _cell(figures.get("sampled_pass_at_1")),
                 _cell(figures.get("greedy_pass_at_1")),
                 _cell(difference, signed=True),

@@ -10,26 +10,12 @@ from typing import Any
 
 import psutil
 import ray
-from pydantic import BaseModel, ConfigDict, Field
 
+from cluster.config import RayConfig
 from cluster.errors import ClusterError
 
 _OBJECT_STORE_BYTES = 1 << 30
 SANDBOX_RESOURCE = "sandbox"
-
-
-class RayConfig(BaseModel):
-    """Which Ray cluster the run uses."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    address: str | None = None
-    """Address of a cluster to join, ``auto`` for the one on this machine; none starts one that ends with the run.
-    Inside a submitted Ray job the job's cluster is joined whatever stands here."""
-    dashboard: bool = False
-    """Start the dashboard with a cluster of our own (about 0.9 GB of memory)."""
-    memory_reserve_gb: float = Field(default=1.0, ge=0)
-    """Gigabytes of memory that must stay free beside what the run's actors are estimated to need."""
 
 
 @contextmanager

@@ -1,0 +1,59 @@
+"""Runs the open stages of a recipe, one after the other."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+
+from cluster.config import EvaluateStage, PPOStage, RunConfig, SFTStage, Stage
+from cluster.context import RunContext
+from cluster.metrics import Metrics
+from cluster.panel import Panel
+from cluster.run_folder import Finished, RunFolder, digest
+from cluster.stages.evaluate import evaluate
+from cluster.stages.ppo import train_policy
+from cluster.stages.sft import fine_tune
+
+
+async def run_stages(
+    config: RunConfig, folder: RunFolder, finished: list[Finished], console: Console
+) -> list[Finished]:
+    """Runs what is not in ``finished`` yet and returns all; the pools end with the last stage or the first error."""
+    metrics = Metrics(folder)
+    panel = Panel(f"Crucible  {config.name}", {stage.name: stage.kind for stage in config.stages}, console)
+    context = RunContext(config, folder, metrics, panel)
+    for done in finished:
+        panel.end(done.name)
+    try:
+        with panel:
+            for stage in config.stages[len(finished) :]:
+                finished.append(await _run_stage(context, stage))
+    finally:
+        await context.close()
+        metrics.close()
+    return finished
+
+
+async def _run_stage(context: RunContext, stage: Stage) -> Finished:
+    folder = context.folder.stage(stage.name)
+    lineage = context.folder.begin_lineage(stage.name)
+    context.metrics.lineage = lineage
+    begun = time.time()
+    match stage:
+        case SFTStage():
+            figures = await fine_tune(context, stage, folder)
+        case PPOStage():
+            figures = await train_policy(context, stage, folder, lineage)
+        case EvaluateStage():
+            figures = await evaluate(context, stage, folder, lineage)
+    manifest = {
+        "kind": stage.kind,
+        "config": digest(stage.model_dump(mode="json")),
+        "lineage": lineage,
+        "seconds": round(time.time() - begun, 1),
+        "figures": figures,
+    }
+    folder.finish(manifest)
+    context.panel.end(stage.name)
+    return Finished(stage.name, stage.kind, manifest)
