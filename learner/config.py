@@ -26,6 +26,8 @@ class OptimizerConfig(Settings):
 
     learning_rate: PositiveFloat = 5e-4
     """Peak rate. PF-PPO at 6.7B: policy 5e-7, critic 9e-6, SFT and reward model 1e-5."""
+    head_factor: PositiveFloat = 1.0
+    """A scalar head's rate is this many times the backbone's: it starts from zero, the backbone from what it knows."""
     beta1: Fraction = 0.9
     """Decay of the gradient's first moment."""
     beta2: Fraction = 0.95

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from learner.config import OptimizerConfig
 
+HEAD_PREFIX = "score."  # of learner.scalar_head
+
 
 def learning_rate_factor(config: OptimizerConfig, *, step: int, progress: float) -> float:
     """Share of the peak rate.
@@ -45,7 +47,7 @@ class ScheduledOptimizer:
         self.learning_rate = 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._adamw = torch.optim.AdamW(
-            _decay_groups(self._parameters, config.weight_decay),
+            _parameter_groups(model, config),
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             eps=config.eps,
@@ -73,7 +75,7 @@ class ScheduledOptimizer:
             factor = learning_rate_factor(self.config, step=self.num_steps, progress=progress)
             self.learning_rate = self.config.learning_rate * factor
             for group in self._adamw.param_groups:
-                group["lr"] = self.learning_rate
+                group["lr"] = self.learning_rate * group["rate_factor"]
             self._adamw.step()
             self.num_steps += 1
         self.zero_grad()
@@ -93,10 +95,20 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     return nn.utils.clip_grad_norm_(parameters, max_norm)
 
 
-def _decay_groups(parameters: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def _parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Matrices decay, vectors do not; the scalar head has a rate of its own."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((parameter.ndim >= 2, name.startswith(HEAD_PREFIX)), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "rate_factor": config.head_factor if is_head else 1.0,
+        }
+        for (decays, is_head), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]
 
 
 class Undo:

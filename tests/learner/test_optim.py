@@ -80,3 +80,15 @@ def test_what_is_undone_is_as_before_bit_for_bit():
     assert torch.equal(model.weight, weight)
     assert torch.equal(optimizer.state_dict()["adamw"]["state"][0]["exp_avg"], moments)
     assert optimizer.num_steps == 1
+
+
+def test_a_scalar_head_may_have_a_rate_of_its_own():
+    model = nn.ModuleDict({"model": nn.Linear(2, 1), "score": nn.Linear(2, 1)})
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    config = OptimizerConfig(learning_rate=0.01, head_factor=5.0, schedule="constant", eps=1e-12)
+    ScheduledOptimizer(model, config).step(progress=0.0)
+    for name, parameter in model.named_parameters():
+        moved = 0.05 if name.startswith("score.") else 0.01
+        torch.testing.assert_close(parameter.detach(), before[name] - moved)
