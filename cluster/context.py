@@ -9,16 +9,15 @@ from typing import Any
 
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
-from cluster.config import STAGE_PREFIX, ProblemSource, RunConfig, SamplingConfig
+from cluster.config import STAGE_PREFIX, RunConfig, SamplingConfig
 from cluster.errors import ConfigError
+from cluster.inputs import model_folder
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.pools import ExecutorPool, GeneratorPool
 from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
-from problems.datasets import load_problems
 from problems.identity import WeightsVersion
-from problems.problem import Problem
 from problems.prompting import PromptStyle, TokenBytes
 
 # Fields of a config.json that say nothing about the shape of the weights.
@@ -51,19 +50,7 @@ class RunContext:
         """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""
         if reference.startswith(STAGE_PREFIX):
             return self.folder.stage(reference.removeprefix(STAGE_PREFIX)).model
-        path = Path(reference)
-        if path.is_dir():
-            if not (path / "config.json").exists():
-                raise ConfigError(f"model folder {path} has no config.json; it is not a Hugging Face model")
-            return path
-        return _from_hub(reference)
-
-    def problems(self, sources: tuple[ProblemSource, ...]) -> list[Problem]:
-        """All problems of the sources. Raises ConfigError with the reader's sentence."""
-        try:
-            return [problem for source in sources for problem in load_problems(source.spec)]
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"problems: {error}") from None
+        return model_folder(reference)
 
     def tokenizer(self, model: Path) -> LoadedTokenizer:
         """The tokenizer in a model's folder."""
@@ -116,18 +103,6 @@ class RunContext:
         await self.executors.stop()
         if self._sender is not None:
             self._sender.close()
-
-
-def _from_hub(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(reference))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError):
-        raise ConfigError(
-            f"model {reference!r} is neither a folder nor a model that the hub gave; name a folder or stage:NAME"
-        ) from None
 
 
 def _eos_token_ids(model: Path, tokenizer: Any) -> tuple[int, ...]:

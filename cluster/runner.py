@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cluster.config import PPOStage, RunConfig, SFTStage
 from cluster.errors import ConfigError
+from cluster.inputs import check_inputs
 from cluster.run_folder import Finished, RunFolder, digest
 
 # Resident gigabytes, as measured on the small model; large models are planned for by `crucible plan`.
@@ -54,6 +55,7 @@ def _finished_stages(config: RunConfig, folder: RunFolder) -> list[Finished]:
 def _run_open_stages(
     config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console
 ) -> list[Finished]:
+    check_inputs(config.stages[len(finished) :])
     num_cpus = config.generators.count + 1
     memory_gb = (
         config.generators.count * _ENGINE_GB + _TRAINER_GB + config.executors.count * _EXECUTOR_GB

@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster.config import EvaluateStage
 from cluster.context import RunContext
+from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder, write_atomically
@@ -25,7 +26,7 @@ async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolde
     """Samples, executes, and returns the manifest's figures."""
     model = context.model_path(stage.model)
     version = WeightsVersion(lineage, 0)
-    problems = context.problems(stage.problems)
+    problems = problems_of(stage.problems)
     rollout = context.rollout(context.tokenizer(model), stage.sampling, [], execute_cut=True)
     kept = [problem for problem in problems if rollout.fits(problem)]
     passes = [(stage.name, stage.samples, stage.sampling.temperature)] if stage.samples else []

@@ -15,6 +15,7 @@ from cluster.config import PPOStage
 from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ConfigError
+from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.ledger import Ledger
 from cluster.metrics import Span
@@ -26,7 +27,6 @@ from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stream import Draw, ProblemStream
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
-from problems.problem import Split, Use
 
 _TRAINER = "trainer"
 _TRAINER_TIMEOUT_S = 1800.0
@@ -49,13 +49,7 @@ async def train_policy(context: RunContext, stage: PPOStage, folder: StageFolder
 
 async def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder, lineage: int) -> _Job:
     model = context.model_path(stage.policy)
-    problems = context.problems(stage.problems)
-    forbidden = next((p for p in problems if p.use is not Use.TRAIN or p.split is Split.TEST), None)
-    if forbidden is not None:
-        raise ConfigError(
-            f"stages.{stage.name}.problems: {forbidden.id!r} may not be trained on "
-            f"(use {forbidden.use.value}, split {forbidden.split.value})"
-        )
+    problems = problems_of(stage.problems)
     loaded = context.tokenizer(model)
     rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards), execute_cut=False)
     kept = [problem for problem in problems if rollout.fits(problem)]

@@ -10,11 +10,10 @@ from typing import Any
 from actors.trainer import FineTuner
 from cluster.config import SFTStage
 from cluster.context import RunContext
-from cluster.errors import ConfigError
+from cluster.inputs import problems_of
 from cluster.pools import within
 from cluster.run_folder import StageFolder
 from cluster.session import end_actor, start_actor
-from problems.problem import Use
 from problems.synthetic import corpus
 from problems.tokenizer import save_tokenizer, train_tokenizer
 
@@ -28,7 +27,7 @@ async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -
     """Trains, writes ``model/``, and returns the manifest's figures. A stage that was cut short begins anew."""
     context.panel.begin(stage.name, 1.0)
     context.panel.progress(stage.name, 0.0, "writing the corpus")
-    pairs = await asyncio.to_thread(_pairs, context, stage)
+    pairs = await asyncio.to_thread(_pairs, stage)
     base = context.model_path(stage.base) if stage.base is not None else None
     tokenizer_folder = base or await asyncio.to_thread(_new_tokenizer, stage, pairs, folder.root / "tokenizer")
     style = context.tokenizer(tokenizer_folder).style
@@ -54,17 +53,11 @@ async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -
     return asdict(final)
 
 
-def _pairs(context: RunContext, stage: SFTStage) -> list[tuple[str, str]]:
+def _pairs(stage: SFTStage) -> list[tuple[str, str]]:
     """(prompt, completion) texts of the stage."""
     if stage.corpus is not None:
         return list(corpus(stage.corpus))
-    problems = context.problems(stage.problems)
-    for problem in problems:
-        if problem.use is not Use.TRAIN:
-            raise ConfigError(f"stages.{stage.name}.problems: the licence of {problem.id!r} forbids training on it")
-        if not problem.reference_completions:
-            raise ConfigError(f"stages.{stage.name}.problems: {problem.id!r} has no reference completion to train on")
-    return [(problem.prompt, problem.reference_completions[0]) for problem in problems]
+    return [(problem.prompt, problem.reference_completions[0]) for problem in problems_of(stage.problems)]
 
 
 def _new_tokenizer(stage: SFTStage, pairs: list[tuple[str, str]], folder: Path) -> Path:
