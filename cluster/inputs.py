@@ -50,9 +50,7 @@ def _from_hub(reference: str) -> Path:
 def check_inputs(stages: Sequence[Stage]) -> None:
     """Raises ConfigError for the first input that is missing, malformed, or may not be used so."""
     for stage in stages:
-        model = (
-            stage.base if isinstance(stage, SFTStage) else stage.policy if isinstance(stage, PPOStage) else stage.model
-        )
+        field = {"sft": "base", "ppo": "policy", "evaluate": "model"}[stage.kind]
         reference: str | None = getattr(stage, field)
         if reference is not None and not reference.startswith(STAGE_PREFIX):
             model_folder(reference)
