@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import struct
 from dataclasses import dataclass
 
@@ -136,12 +135,6 @@ def keep_descriptors(*kept: int) -> None:
 
 def prefer_for_oom() -> None:
     """When the slot's memory runs out, the candidate is what the kernel ends first."""
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
-
-
-def default_signals() -> None:
-    """As a program started from a shell would have them."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    descriptor = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(descriptor, b"1000")
+    os.close(descriptor)

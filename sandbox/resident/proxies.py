@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import builtins
 import collections
+import os
 import select
 import socket
 from collections.abc import Callable, Iterator
@@ -43,7 +44,6 @@ class Channel:
     def __init__(self, descriptor: int, max_bytes: int) -> None:
         self._descriptor = descriptor
         self._left = max_bytes
-        self._sequence = 0
         self._handles: dict[int, Remote] = {}
         self._callbacks: list[Callable[..., Any]] = []
         self._encoder = Encoder(self._encode_special)
@@ -103,8 +103,8 @@ class Channel:
         keywords = {name: self._encoder.encode(value) for name, value in named.items()}
         self.num_requests += 1
         self.expect_silence()
-        self._sequence += 1
-        sequence = self._sequence
+        # Not to be guessed: an answer written in advance, or left over, can then match no request.
+        sequence = int.from_bytes(os.urandom(6), "big")
         self.send([sequence, operation, target, arguments, keywords])
         while True:
             reply = self.receive()

@@ -40,11 +40,12 @@ _UIDS_PER_SLOT = 60_000
 _SPLICE_BYTES = 1 << 20
 # Everything at or above this number is out of the way of the children's 0, 1, 2, ..
 _LOWEST_DESCRIPTOR = 16
-# What programs import most: paid once here instead of in each run.
+# What programs import most: paid once here instead of in each run. Not threading and not random: what they do after
+# each fork costs more than importing them where they are used.
 PRELOADED = (
     "abc", "array", "ast", "bisect", "cmath", "collections", "collections.abc", "contextlib", "copy", "dataclasses",
     "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json",
-    "math", "numbers", "operator", "queue", "random", "re", "statistics", "string", "threading", "traceback", "typing",
+    "math", "numbers", "operator", "re", "string", "traceback", "typing",
 )  # fmt: skip
 
 
@@ -155,7 +156,7 @@ class Run:
         server, order = self._server, self._order
         uid = server.candidate_uid()
         lockdown.prefer_for_oom()
-        own_proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY)
+        own_proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY) if server.own_users else -1
         if server.namespaces:
             lockdown.private_view()
             scratch = "/tmp"
@@ -181,7 +182,6 @@ class Run:
             lockdown.become(uid)
         os.chdir(scratch)
         lockdown.seal(server.filter)
-        lockdown.default_signals()
         candidate.run(3)
 
     def _be_judge(self, channel: int, report: int) -> None:
@@ -194,7 +194,6 @@ class Run:
         else:
             lockdown.become(server.judge_uid)
         lockdown.seal(server.filter)
-        lockdown.default_signals()
         judge.run(0, order.job_bytes, 3, 4)
 
     # -- watching
@@ -305,6 +304,7 @@ def main(settings: dict[str, Any]) -> NoReturn:
     """Called by the shipped start-up code in the slot. Never returns."""
     for name in PRELOADED:
         __import__(name)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as a program started from a shell has it; children inherit it
     try:
         server = Server(settings)
         gc.collect()

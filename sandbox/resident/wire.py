@@ -32,6 +32,7 @@ MAX_DEPTH = 200
 MAX_VALUES = 4_000_000
 _SMALL_INT = 1 << 62
 _LENGTH = struct.Struct(">I")
+_to_json = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 
 _EMPTY: dict[Any, Any] = {}
 # Views of a dict are made again over a dict of the reader's own.
@@ -253,7 +254,7 @@ def write_all(fd: int, data: bytes) -> None:
 
 def send_frame(fd: int, message: Any) -> int:
     """Sends one frame; the number of bytes sent."""
-    payload = json.dumps(message, separators=(",", ":")).encode()
+    payload = _to_json(message).encode()
     write_all(fd, _LENGTH.pack(len(payload)) + payload)
     return len(payload)
 

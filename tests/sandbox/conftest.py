@@ -48,13 +48,13 @@ def require_engine() -> None:
         build_image(client)
 
 
-def open_backend(name: str) -> BlockingExecutor:
+def open_backend(name: str, slots: int = SLOTS) -> BlockingExecutor:
     """An executor by the name of a ``BACKENDS`` parameter."""
     if name.startswith("docker"):
         require_engine()
         profile = Profile(name.removeprefix("docker-"))
-        return BlockingExecutor(SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=SLOTS))
-    config = SandboxConfig(backend=Backend.EMBEDDED, slots=SLOTS)
+        return BlockingExecutor(SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=slots))
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=slots)
     try:
         if name == "embedded-user":
             return BlockingExecutor(config, _open_as_ordinary_user)

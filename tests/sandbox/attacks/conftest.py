@@ -1,0 +1,89 @@
+"""Each attack runs twice in one warm slot with an honest program between, and must leave the slot as it was."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from problems.problem import FunctionSuite, Limits
+from sandbox import BlockingExecutor, Outcome, Program, Verdict
+from sandbox.containers import DockerSlot
+from sandbox.embedded import EmbeddedSlot
+from sandbox.pool import SlotPool
+from sandbox.slot import Slot
+
+from ..conftest import BACKENDS, open_backend
+
+HONEST = Program("python", b"def f(x):\n    return x + 1\n")
+HONEST_SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2", "assert f(41) == 42"))
+FAILED = frozenset(Outcome) - {Outcome.PASSED, Outcome.INFRASTRUCTURE_ERROR}
+LIMITS = Limits(cpu_s=2.0, wall_s=20.0, memory_bytes=256 << 20)
+
+Assault = Callable[..., list[Verdict]]
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def attacked(request: pytest.FixtureRequest) -> Iterator[BlockingExecutor]:
+    """An executor with one slot, so that an attack's traces would be met by whoever comes next."""
+    with open_backend(request.param, slots=1) as opened:
+        yield opened
+
+
+def slot_of(executor: BlockingExecutor) -> Slot:
+    """The one slot."""
+    pool = executor._executor
+    assert isinstance(pool, SlotPool)
+    (slot,) = pool._slots
+    return slot
+
+
+def _descendants(pid: int) -> list[int]:
+    pids: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        pids += [int(child) for child in listed.read_text().split()]
+    return pids + [one for child in pids for one in _descendants(child)]
+
+
+def processes_in(slot: Slot) -> int:
+    """How many there are beside the server."""
+    if isinstance(slot, DockerSlot):
+        assert slot._container is not None
+        return len(slot._container.top()["Processes"]) - 1
+    assert isinstance(slot, EmbeddedSlot)
+    assert slot._process is not None
+    return len(_descendants(slot._process.pid)) - 1
+
+
+@pytest.fixture
+def assault(attacked: BlockingExecutor) -> Assault:
+    """Runs an attack twice with an honest program between; checks what is left over, gives both verdicts.
+
+    The suite's setup holds ``SECRET``, another text in each run, for attacks that look for what the judge knows.
+    """
+
+    def run(
+        program: str | bytes,
+        *cases: str,
+        expect: frozenset[Outcome] | Outcome = FAILED,
+        limits: Limits = LIMITS,
+        setup: str = "",
+        stop: bool = True,
+    ) -> list[Verdict]:
+        source = program.encode() if isinstance(program, str) else program
+        expected = {expect} if isinstance(expect, Outcome) else expect
+        verdicts: list[Verdict] = []
+        for _ in range(2):
+            hidden = f"SECRET = 'SECRET{secrets.token_hex(16)}'\n{setup}"
+            suite = FunctionSuite(("f",), hidden, cases or HONEST_SUITE.cases)
+            verdict = attacked.run(Program("python", source), suite, limits, stop_at_first_failure=stop)
+            assert verdict.outcome in expected, verdict
+            verdicts.append(verdict)
+            honest = attacked.run(HONEST, HONEST_SUITE, Limits(wall_s=60.0))
+            assert honest.passed, (honest, verdict)
+            assert processes_in(slot_of(attacked)) == 0, verdict
+        return verdicts
+
+    return run

@@ -1,0 +1,100 @@
+# Attacks are programs on one line each.
+# ruff: noqa: E501
+"""Values made to look like the right answer. What is no plain data is equal to nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from problems.problem import Limits
+from sandbox import Outcome
+
+from .conftest import Assault
+
+ALWAYS_EQUAL = """
+class Always:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __hash__(self): return 2
+    def __bool__(self): return True
+    def __index__(self): return 2
+    def __len__(self): return 2
+    def __contains__(self, item): return True
+    def __getattr__(self, name): return self
+    def __call__(self, *args, **kwargs): return self
+    def __instancecheck__(self, other): return True
+"""
+LIARS = {
+    "an object equal to everything": ALWAYS_EQUAL + "def f(x): return Always()",
+    "an object that claims another class": ALWAYS_EQUAL
+    + "class Spoof(Always):\n    __class__ = property(lambda self: int)\ndef f(x): return Spoof()",
+    "an int that is equal to everything": "class I(int):\n    def __eq__(s, o): return True\n    __hash__ = int.__hash__\n"
+    "def f(x): return I(7)",
+    "a str that is equal to everything": "class S(str):\n    def __eq__(s, o): return True\n    __hash__ = str.__hash__\n"
+    "def f(x): return S('x')",
+    "a list that is equal to everything": "class L(list):\n    def __eq__(s, o): return True\ndef f(x): return L()",
+    "a float that lies about itself": "class F(float):\n    def __eq__(s, o): return True\n    def __float__(s): return 2.0\n"
+    "    def __hash__(s): return 2\ndef f(x): return F(9)",
+    "a class whose metaclass lies": "class M(type):\n    def __eq__(s, o): return True\n    def __hash__(s): return 2\n"
+    "class C(metaclass=M): pass\ndef f(x): return C",
+    "unittest's ANY": "from unittest.mock import ANY\ndef f(x): return ANY",
+    "the proxy itself": "def f(x): return f",
+    "not a number": "def f(x): return float('nan')",
+    "the argument's own judge": "def f(x, *rest): return lambda *a: True",
+}
+
+
+@pytest.mark.parametrize("name", LIARS)
+def test_no_object_is_equal_to_what_it_is_not(assault: Assault, name: str) -> None:
+    assault(LIARS[name])
+    assault(LIARS[name], "assert not f(1) != 2")
+    assault(LIARS[name], "assert f(1) in (2,)")
+    assault(LIARS[name], "assert {2: 'x'}[f(1)]")
+
+
+@pytest.mark.parametrize("container", ["[Always()]", "(Always(),)", "{'k': Always()}", "{Always()}"])
+def test_no_object_inside_plain_data_is_equal_to_what_it_is_not(assault: Assault, container: str) -> None:
+    program = f"{ALWAYS_EQUAL}\ndef f(x): return {container}"
+    assault(program, "assert f(1) in ([2], (2,), {'k': 2}, {2})", expect=Outcome.WRONG_ANSWER)
+
+
+def test_an_objects_truth_is_unknown(assault: Assault) -> None:
+    for case in ("assert f(1)", "assert not f(1)", "assert bool(f(1))", "assert all([f(1)])"):
+        assault(ALWAYS_EQUAL + "def f(x): return Always()", case, expect=Outcome.WRONG_ANSWER)
+
+
+def test_an_object_is_an_instance_of_nothing(assault: Assault) -> None:
+    spoof = ALWAYS_EQUAL + "class Spoof(Always):\n    __class__ = property(lambda self: int)\ndef f(x): return Spoof()"
+    assault(spoof, "assert isinstance(f(1), int)")
+    plain = ALWAYS_EQUAL + "def f(x): return Always()"
+    assault(plain, "assert isinstance(f(1), (int, str, list, tuple, dict, float))", expect=Outcome.WRONG_ANSWER)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["assert sorted(f(1)) == [1, 2]", "assert len(f(1)) == 2", "assert list(f(1)) == [1, 2]", "assert f(1) == [1, 2]"],
+)
+def test_lying_lengths_and_iterators_give_no_pass(assault: Assault, case: str) -> None:
+    program = (
+        "class L(list):\n    def __len__(self): return 2\n    def __iter__(self): return iter([1, 2])\n"
+        "    def __getitem__(self, i): return i + 1\ndef f(x): return L([9, 9, 9])"
+    )
+    assault(program, case, expect=Outcome.WRONG_ANSWER)
+
+
+@pytest.mark.parametrize("length", ["-1", "10 ** 30", "'x'", "2 ** 62"])
+def test_absurd_lengths_harm_nobody(assault: Assault, length: str) -> None:
+    program = f"class L:\n    def __len__(self): return {length}\n    def __iter__(self): return iter([1])\ndef f(x): return L()"
+    assault(program, "assert len(f(1)) == 2")
+    assault(program, "assert list(f(1)) == [2]")
+
+
+def test_an_iterator_without_end_is_a_time_limit(assault: Assault) -> None:
+    program = "import itertools\ndef f(x): return itertools.count()"
+    expect = frozenset({Outcome.TIME_LIMIT, Outcome.OUTPUT_LIMIT})
+    assault(program, "assert list(f(1)) == []", expect=expect, limits=Limits(cpu_s=0.5))
+
+
+def test_lies_about_changed_arguments_touch_arguments_only(assault: Assault) -> None:
+    program = "def f(x):\n    x.clear()\n    x.extend([2, 2, 2])\n    return 2"
+    assault(program, "a = [1]\nb = [1]\nf(a)\nassert b == [2, 2, 2]", expect=Outcome.WRONG_ANSWER)

@@ -1,0 +1,124 @@
+# Attacks are programs on one line each.
+# ruff: noqa: E501
+"""Eating what there is: each ends in a limit or an error of the program's own, and the slot goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from problems.problem import Limits
+from sandbox import Outcome
+
+from .conftest import FAILED, Assault
+
+LIMITS = Limits(cpu_s=1.0, wall_s=2.0, memory_bytes=128 << 20, num_processes=16, output_bytes=1 << 20)
+EATERS = {
+    "fork bomb": "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: pass",
+    "fork bomb of sleepers": "import os, time\ndef f(x):\n    while True:\n        try:\n            if os.fork() == 0: time.sleep(99)\n"
+    "        except OSError: time.sleep(99)",
+    "thread bomb": "import threading, time\ndef f(x):\n    while True: threading.Thread(target=time.sleep, args=(99,)).start()",
+    "memory at once": "def f(x): return len(bytearray(10 << 30))",
+    "memory bit by bit": "def f(x):\n    a = []\n    while True: a.append('x' * 100_000)",
+    "memory by many": "import os, time\ndef f(x):\n    for _ in range(8): os.fork()\n    a = bytearray(100 << 20)\n    time.sleep(99)",
+    "memory that grows in the judge": "def f(x): return [[] for _ in range(1_000_000)]",
+    "a map of anonymous memory": "import mmap\ndef f(x):\n    m = mmap.mmap(-1, 4 << 30)\n    for i in range(0, 4 << 30, 4096): m[i] = 1",
+    "many maps shared with children": "import mmap, os, time\ndef f(x):\n    a = []\n    while True:\n        m = mmap.mmap(-1, 8 << 20)\n"
+    "        m.write(b'x' * (8 << 20))\n        a.append(m)",
+    "full disk": "def f(x):\n    for i in range(10**9): open(f'f{i}', 'wb').write(b'x' * (1 << 20))",
+    "inodes": "import os\ndef f(x):\n    for i in range(10**9): os.mkdir(f'd{i}')",
+    "a sparse file": "import os\ndef f(x):\n    fd = os.open('sparse', os.O_CREAT | os.O_RDWR)\n    os.ftruncate(fd, 1 << 50)",
+    "shared memory": "def f(x):\n    for i in range(10**9): open(f'/dev/shm/f{i}', 'wb').write(b'x' * (1 << 20))",
+    "descriptors": "import os\ndef f(x):\n    while True: os.dup(0)",
+    "pipes full of data": "import os\ndef f(x):\n    while True:\n        r, w = os.pipe()\n        os.set_blocking(w, False)\n        os.write(w, b'x' * 65536)",
+    "sockets full of data": "import socket\ndef f(x):\n    kept = []\n    while True:\n        a, b = socket.socketpair()\n        kept += [a, b]\n"
+    "        a.setblocking(False)\n        a.send(b'x' * 200_000)",
+    "flood on standard output": "import os\ndef f(x):\n    while True: os.write(1, b'x' * 65536)",
+    "flood on standard error": "import os\ndef f(x):\n    while True: os.write(2, b'x' * 65536)",
+    "flood while loading": "while True: print('x' * 65536)",
+    "a huge answer": "def f(x): return 'x' * (50 << 20)",
+    "many huge answers": "def f(x):\n    while True: yield 'x' * 100_000",
+    "standard input": "import sys\ndef f(x): return sys.stdin.read() + 1",
+    "an endless loop": "def f(x):\n    while True: pass",
+    "an endless loop while loading": "while True: pass",
+    "an endless loop that ignores signals": "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
+    "    except (OSError, ValueError): pass\ndef f(x):\n    while True: pass",
+    "an endless loop in C": "import itertools\ndef f(x): return sum(itertools.repeat(1))",
+    "a sleep": "import time\ndef f(x): time.sleep(99)",
+    "a sleep while loading": "import time\ntime.sleep(99)",
+    "a wait for nothing": "import threading\ndef f(x): threading.Event().wait()",
+    "a deadlock": "import threading\ndef f(x):\n    lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()",
+    "a regular expression": "import re\ndef f(x): return re.match('(a+)+$', 'a' * 40 + 'b')",
+    "a huge integer": "def f(x): return 10 ** (10 ** 9)",
+    "a large integer for the judge": "def f(x): return 1 << 30_000_000",
+    "colliding hashes": "def f(x): return {i * ((1 << 61) - 1): 1 for i in range(1, 60_000)}",
+    "deep data": "def f(x):\n    a = []\n    for _ in range(100_000): a = [a]\n    return a",
+    "data that holds itself": "def f(x):\n    a = []\n    a.append(a)\n    return a",
+    "a compile bomb of brackets": "x = " + "(" * 5000 + ")" * 5000,
+    "a compile bomb of operators": "x = " + "-" * 100_000 + "1",
+    "a compile bomb of constants": "x = " + " ** ".join(["9"] * 9) + "\ndef f(x): return x",
+    "a compile bomb of powers": "def f(x): return (1 << 100_000_000) * (1 << 100_000_000) * (1 << 100_000_000)",
+    "decompression": "import zlib\ndef f(x):\n    data = zlib.compress(bytes(50 << 20))\n    return [zlib.decompress(data) for _ in range(99)]",
+    "a daemon": "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            while True: time.sleep(1)\n"
+    "        os._exit(0)\n    raise ValueError",
+    "a daemon that holds everything open": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(999)\nos._exit(0)",
+    "zombies": "import os, time\ndef f(x):\n    for _ in range(10**6):\n        try:\n            if os.fork() == 0: os._exit(0)\n"
+    "        except OSError: time.sleep(99)",
+    "locks": "import fcntl, time\ndef f(x):\n    fcntl.flock(open('/usr/bin/python3.11'), fcntl.LOCK_EX)\n    time.sleep(99)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EATERS)
+def test_what_eats_without_end_meets_a_limit(assault: Assault, name: str) -> None:
+    assault(EATERS[name], expect=FAILED, limits=LIMITS)
+
+
+DEEP_TREE = """
+import os
+def f(x):
+    try:
+        for _ in range(100_000):
+            os.mkdir('d')
+            os.chdir('d')
+    except OSError:
+        pass
+    return x + 1
+"""
+LITTER = """
+import os, socket
+os.mkdir('work')
+os.chdir('work')
+os.mkfifo('fifo')
+os.symlink('/', 'root')
+os.symlink('loop', 'loop')
+os.makedirs('a/b/c')
+open('a/b/file', 'w').close()
+os.chmod('a/b', 0)
+os.chmod('a', 0)
+socket.socket(socket.AF_UNIX).bind('sock')
+open(b'\\xff\\n\\x1b[31m', 'w').close()
+open('x' * 255, 'w').close()
+os.link('x' * 255, 'y')
+os.chmod('.', 0)
+def f(x): return x + 1
+"""
+
+
+@pytest.mark.parametrize("program", [DEEP_TREE, LITTER])
+def test_files_that_are_hard_to_clean_away_are_gone_after_the_run(assault: Assault, program: str) -> None:
+    assault(program, expect=Outcome.PASSED)
+    assault("import os\ndef f(x): return os.listdir('.')", "assert f(1) == []", expect=Outcome.PASSED)
+
+
+def test_a_right_answer_with_a_daemon_behind_it_passes_and_the_daemon_is_ended(assault: Assault) -> None:
+    program = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(999)\ndef f(x): return x + 1"
+    assault(program, expect=Outcome.PASSED)
+
+
+def test_spoofed_time_changes_nothing(assault: Assault) -> None:
+    program = """
+import time
+time.time = time.monotonic = time.perf_counter = time.process_time = lambda: 0.0
+time.sleep, sleep = (lambda s: None), time.sleep
+def f(x): sleep(99)
+"""
+    assault(program, expect=Outcome.TIME_LIMIT, limits=LIMITS)
