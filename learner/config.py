@@ -148,7 +148,45 @@ class RandomK(Settings):
     """How many to keep; a smaller group is kept whole."""
 
 
-Filter = Annotated[KeepAll | BestOfN | BestRandom | BestWorst | RandomK, Field(discriminator="kind")]
+class PowerK(Settings):
+    """PF-PPO's pow-k: ``count`` of each group, drawn without replacement with weights |R|^k.
+
+    Assumes R in [-1, 1], and so depends on the reward's scale and sign, as no other filter does. Members of weight 0
+    are drawn last, uniformly.
+    """
+
+    kind: Literal["pow"] = "pow"
+    power: PositiveFloat = 3.0
+    """k."""
+    count: int = Field(default=2, ge=1)
+    """How many to keep (ours: the paper does not say); a smaller group is kept whole."""
+
+
+class Threshold(Settings):
+    """PF-PPO's filters by the reward itself: all at or above ``high`` are kept; of the rest, see ``rest``.
+
+    A group may keep none or all of its members.
+    """
+
+    kind: Literal["threshold"] = "threshold"
+    high: float = Field(default=0.5, allow_inf_nan=False)
+    """Samples of at least this reward are kept."""
+    rest: Literal["drop", "half", "bottom"] = "half"
+    """``drop``: *top*. ``half``: *top-random*, each is kept with probability 1/2. ``bottom``: *top-bottom*, those at or
+    below ``low`` are kept."""
+    low: float = Field(default=0.0, allow_inf_nan=False)
+    """Border of ``bottom``."""
+
+    @model_validator(mode="after")
+    def low_is_below_high(self) -> Threshold:
+        if self.rest == "bottom" and self.low >= self.high:
+            raise ValueError(f"filter.low {self.low} is not below filter.high {self.high}")
+        return self
+
+
+Filter = Annotated[
+    KeepAll | BestOfN | BestRandom | BestWorst | RandomK | PowerK | Threshold, Field(discriminator="kind")
+]
 
 
 class CriticConfig(Settings):
@@ -200,6 +238,15 @@ class GroupBaseline(Settings):
 AdvantageEstimator = Annotated[GAE | GroupBaseline, Field(discriminator="kind")]
 
 
+class AdaptiveKLConfig(Settings):
+    """Beta follows a target; see learner.kl_control."""
+
+    target: PositiveFloat = 0.1
+    """Divergence to hold, nats a token."""
+    horizon: PositiveFloat = 10_000.0
+    """Trajectories over which a full error would change beta by a factor of e."""
+
+
 class KLConfig(Settings):
     """Anchor to the reference policy."""
 
@@ -209,12 +256,37 @@ class KLConfig(Settings):
     """See learner.kl."""
     place: Literal["reward", "loss"] = "reward"
     """Subtracted from each token's reward (papers), or added to the loss (GRPO)."""
+    adaptive: AdaptiveKLConfig | None = None
+    """None: beta stays as it is."""
 
     @model_validator(mode="after")
     def k1_is_no_loss(self) -> KLConfig:
         if self.place == "loss" and self.estimator == "k1":
             raise ValueError("kl.estimator k1 as a loss has a gradient of zero mean: use k2 or k3, or place 'reward'")
         return self
+
+    @model_validator(mode="after")
+    def nothing_adapts_from_zero(self) -> KLConfig:
+        if self.adaptive is not None and not self.coefficient:
+            raise ValueError("kl.adaptive multiplies kl.coefficient, which is 0: give it a start above 0")
+        return self
+
+
+class Correction(Settings):
+    """Decoupled PPO: for tokens that another policy sampled than the one the step starts from; see learner.mismatch.
+
+    The clip is around the policy of the step's begin, and each token is weighted by its probability there over its
+    behaviour probability. Costs one more forward pass.
+    """
+
+    level: Literal["token", "sequence"] = "token"
+    """The weight is that of the token, or of its whole trajectory."""
+    cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    """Weights are cut down to this."""
+    mask_low: Fraction = 0.0
+    """Trajectories whose geometric mean weight is below are not trained (``mismatch``); 0: none."""
+    mask_high: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    """Likewise above; None: none."""
 
 
 class CutByLength(Settings):
@@ -259,6 +331,13 @@ class PPOConfig(Settings):
     """The ratio's gain is clipped above 1 + clip_high. DAPO: 0.28."""
     entropy_coefficient: NonNegativeFloat = 0.0
     """Weight of the entropy bonus in the loss."""
+    dual_clip: Annotated[float, Field(gt=1)] | None = None
+    """A token of negative advantage costs at most this many times it; None: no bound. Usual: 3."""
+    correction: Correction | None = None
+    """For stale or mismatched samples. None: plain PPO, the clip is around the behaviour policy."""
+    reward_normalisation: Literal["none", "scale", "standardise"] = "none"
+    """``scale``: rewards are divided by their running standard deviation over the run. ``standardise``: their running
+    mean is subtracted too, at the last token. The filter ranks raw rewards in any case."""
     aggregation: Literal["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant_length"] = (
         "token_mean"
     )
@@ -276,7 +355,9 @@ class PPOConfig(Settings):
 
     @model_validator(mode="after")
     def a_baseline_over_kept_needs_two(self) -> PPOConfig:
-        single = isinstance(self.filter, BestOfN) or (isinstance(self.filter, RandomK) and self.filter.k == 1)
+        single = isinstance(self.filter, BestOfN | Threshold)  # a threshold may keep one
+        single = single or (isinstance(self.filter, RandomK) and self.filter.k == 1)
+        single = single or (isinstance(self.filter, PowerK) and self.filter.count == 1)
         if isinstance(self.advantage, GroupBaseline) and self.advantage.over == "kept" and single:
             raise ValueError(f"advantage.over 'kept' compares one sample with itself under filter {self.filter.kind!r}")
         return self

@@ -6,7 +6,7 @@ B trajectories, C trained tokens of all of them in the flat layout of ``learner.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +32,8 @@ class Outcome:
     Attributes:
         id: which.
         kept: trained or not.
-        drop_reason: ``filter:<kind>``, ``aborted``, ``cut_by_length``, ``group_of_one``, or the reason it came with.
+        drop_reason: ``filter:<kind>``, ``aborted``, ``cut_by_length``, ``group_of_one``, ``mismatch``, or the
+            reason it came with.
     """
 
     id: TrajectoryId
@@ -62,6 +63,31 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step was given, and what it does with it.
+
+    Attributes:
+        given: all trajectories, group after group.
+        usable: samples of those that passed the checks.
+        kept: those that the policy trains on.
+        also_studied: those that only the critic sees.
+        dropped: why the others are not trained.
+    """
+
+    given: tuple[Trajectory, ...]
+    usable: tuple[Sample, ...]
+    kept: tuple[Sample, ...]
+    also_studied: tuple[Sample, ...]
+    dropped: Mapping[TrajectoryId, str]
+
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """What became of each trajectory, in the order given."""
+        return tuple(
+            Outcome(t.id, kept=t.id not in self.dropped, drop_reason=self.dropped.get(t.id)) for t in self.given
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Experience:
     """Samples as flat streams.
 
@@ -69,7 +95,7 @@ class Experience:
         sequences: tokens of each.
         lengths: [B], trained tokens of each.
         groups: [B], index of the group.
-        raw_rewards: [B], sums of events.
+        total_rewards: [B], sums of events.
         behaviour_logprobs: [C].
         rewards: [C], events placed on tokens; no KL term yet.
     """
@@ -77,7 +103,7 @@ class Experience:
     sequences: tuple[TokenSequence, ...]
     lengths: Int[Tensor, " B"]
     groups: Int[Tensor, " B"]
-    raw_rewards: Float[Tensor, " B"]
+    total_rewards: Float[Tensor, " B"]
     behaviour_logprobs: Float[Tensor, " C"]
     rewards: Float[Tensor, " C"]
 
@@ -144,7 +170,7 @@ def lay_out(samples: Sequence[Sample]) -> Experience:
         sequences=tuple(sample.sequence for sample in samples),
         lengths=torch.tensor([len(sample.rewards) for sample in samples], dtype=torch.int64),
         groups=torch.tensor([sample.group for sample in samples], dtype=torch.int64),
-        raw_rewards=torch.tensor([sample.reward for sample in samples], dtype=torch.float32),
+        total_rewards=torch.tensor([sample.reward for sample in samples], dtype=torch.float32),
         behaviour_logprobs=torch.from_numpy(np.concatenate([s.behaviour_logprobs for s in samples] or empty)),
         rewards=torch.from_numpy(np.concatenate([s.rewards for s in samples] or empty).astype(np.float32)),
     )

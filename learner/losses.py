@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from learner.aggregate import weighted_sum
+from learner.kl import MAX_LOG_RATIO
 
 
 class PolicyLoss(NamedTuple):
@@ -21,15 +22,17 @@ class PolicyLoss(NamedTuple):
     Attributes:
         loss: sum of weighted token losses; its gradient ascends the advantage.
         num_tokens: tokens of non-zero weight.
-        clip_fraction: share of them whose gradient the clip cut to zero.
-        approx_kl: mean k3 estimate of KL(behaviour || current), nats.
-        ratio_mean: mean of current over behaviour probability; 1 before the first step.
-        ratio_max: largest ratio.
+        clip_fraction: share of them where the clip bounds the gain, so that their gradient is zero.
+        dual_clip_fraction: share of them where the dual clip does.
+        approx_kl: mean k3 estimate of KL(proximal || current), nats.
+        ratio_mean: mean of current over proximal probability; 1 before the first update.
+        ratio_max: largest such ratio.
     """
 
     loss: Float[Tensor, ""]
     num_tokens: int
     clip_fraction: Float[Tensor, ""]
+    dual_clip_fraction: Float[Tensor, ""]
     approx_kl: Float[Tensor, ""]
     ratio_mean: Float[Tensor, ""]
     ratio_max: Float[Tensor, ""]
@@ -61,38 +64,51 @@ def _mean(values: Tensor, real: Bool[Tensor, "*tokens"]) -> Float[Tensor, ""]:
 def clipped_policy_loss(
     *,
     current_logprobs: Float[Tensor, "*tokens"],
-    behaviour_logprobs: Float[Tensor, "*tokens"],
+    proximal_logprobs: Float[Tensor, "*tokens"],
     advantages: Float[Tensor, "*tokens"],
     weights: Float[Tensor, "*tokens"],
     clip_low: float,
     clip_high: float,
+    dual_clip: float | None = None,
+    importance: Float[Tensor, "*tokens"] | None = None,
 ) -> PolicyLoss:
-    """PPO's clipped surrogate.
+    """PPO's clipped surrogate, with what was added to it since.
 
-        ratio = exp(current - behaviour)
-        loss  = - sum_t w_t min(ratio_t A_t, clip(ratio_t, 1 - clip_low, 1 + clip_high) A_t)
+        ratio = exp(current - proximal)
+        gain  = min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A)
+        gain  = max(gain, dual_clip A)  where A < 0, if dual_clip is given
+        loss  = - sum_t w_t importance_t gain_t
 
-    Schulman et al., "Proximal Policy Optimization Algorithms" (arXiv 1707.06347); unequal bounds as in DAPO.
+    PPO (arXiv 1707.06347): the proximal policy *is* the behaviour policy and importance is 1. DAPO (arXiv 2503.14476):
+    clip_high above clip_low. Dual clip (arXiv 1912.09729): bounds what a token of negative advantage can cost when its
+    ratio has run away. Decoupled PPO (arXiv 2110.00641, for stale data arXiv 2505.24298): the clip is around a recent
+    policy, and ``importance`` brings in proximal over behaviour probability (``learner.mismatch``).
 
     Args:
         current_logprobs: under the policy that is trained; carries the gradient.
-        behaviour_logprobs: recorded when the tokens were sampled.
+        proximal_logprobs: under the policy around which is clipped; in plain PPO the recorded behaviour ones.
         advantages: of the tokens; no gradient flows into them.
         weights: aggregation weights, 0 at padding.
         clip_low: in [0, 1]; how far the ratio may fall before a token of negative advantage stops pushing.
         clip_high: at least 0; how far it may rise before a token of positive advantage stops pulling.
+        dual_clip: c, above 1 (usually 3); None: none.
+        importance: factor of each token, without gradient; None: 1.
     """
     real = weights != 0
     advantages = _inert(advantages.detach(), real)
-    log_ratio = _inert(current_logprobs, real) - _inert(behaviour_logprobs.detach(), real)
-    ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    unclipped_gain, clipped_gain = ratio * advantages, clipped * advantages
-    loss = weighted_sum(-torch.minimum(unclipped_gain, clipped_gain), weights)
+    log_ratio = _inert(current_logprobs, real) - _inert(proximal_logprobs.detach(), real)
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    unclipped, clipped = ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages
+    gain, bounded = torch.minimum(unclipped, clipped), torch.zeros_like(real)
+    if dual_clip is not None:
+        bounded = (advantages < 0) & (gain < dual_clip * advantages)
+        gain = gain.where(~bounded, dual_clip * advantages)
+    factor = weights if importance is None else weights * _inert(importance.detach(), real)
     return PolicyLoss(
-        loss=loss,
+        loss=weighted_sum(-gain, factor),
         num_tokens=int(real.sum()),
-        clip_fraction=_mean((clipped_gain < unclipped_gain).to(weights.dtype), real),
+        clip_fraction=_mean((clipped < unclipped).to(weights.dtype), real),
+        dual_clip_fraction=_mean(bounded.to(weights.dtype), real),
         approx_kl=_mean(ratio - 1 - log_ratio, real),
         ratio_mean=_mean(ratio, real),
         ratio_max=_inert(ratio.detach(), real).max() if real.any() else ratio.new_zeros(()),

@@ -1,45 +1,45 @@
 """The PPO learner: groups of scored trajectories in, an updated policy out.
 
-    admit -> filter -> lay out -> reference log-probabilities, values -> token rewards -> advantages -> whiten
+    admit -> filter -> anchor -> lay out -> score (reference, critic) -> token rewards -> advantages -> whiten
           -> critic epochs -> policy epochs
 
 All that comes before the epochs looks at the policy as it was when the step began; ratios are against the *behaviour*
-log-probabilities that the generator recorded. Whitening comes after the filter. Nothing here knows which system it
-serves: it sees rewards per token, masks and weights.
+log-probabilities that the generator recorded, or, under a correction, against the policy of the step's begin. Whitening
+comes after the filter. Nothing here knows which system it serves: it sees rewards per token, masks and weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner import kl, losses
-from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
 from learner.aggregate import weighted_sum
 from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint, weights_fingerprint
 from learner.config import GAE, PPOConfig
-from learner.critic import Progress, value_row_loss, values_of, warm_up
+from learner.critic import Progress, value_row_loss, warm_up
 from learner.errors import CheckpointError
-from learner.experience import Experience, Outcome, Sample, admit, admit_ungrouped, apply_filter, lay_out
+from learner.experience import Batch, Experience, Outcome, admit, admit_ungrouped, apply_filter, lay_out
 from learner.export import Bucket, export_huggingface, weight_buckets
+from learner.kl_control import next_coefficient
 from learner.minibatch import PassFigures, RowLoss, minibatches, update
+from learner.normalise import RunningMoments
 from learner.optim import ScheduledOptimizer, Undo
-from learner.packing import PackedRow, TokenSequence, pack
+from learner.packing import PackedRow, TokenSequence
 from learner.policy import Policy, check_packed_path
-from learner.rewards import with_penalty
 from learner.scalar_head import ScalarHeadModel
+from learner.signals import Anchor, Signals, advantages_of, anchor_of, critic_targets, normalised, score
 from learner.stepmetrics import PartTimes, batch_metrics, signal_metrics
 from learner.trajectory import Trajectory
-from learner.whitening import whiten
 from problems.identity import TrajectoryId, derive_seed
+
+LOSS_FIGURES = ("clip_fraction", "dual_clip_fraction", "approx_kl", "ratio_mean", "ratio_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +59,6 @@ class StepResult:
     trained_ids: tuple[TrajectoryId, ...]
     policy_tokens: int
     critic_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """What the policy of before the step, the reference and the critic say of the studied tokens, all [C].
-
-    Attributes:
-        reference_logprobs: zeros where no reference is held.
-        divergence: KL estimate of behaviour from reference.
-        values: None without a critic.
-        rewards: per token, KL penalty included where it is a reward.
-        penalties: the KL part of them.
-    """
-
-    reference_logprobs: Float[Tensor, " C"]
-    divergence: Float[Tensor, " C"]
-    values: Float[Tensor, " C"] | None
-    rewards: Float[Tensor, " C"]
-    penalties: Float[Tensor, " C"]
 
 
 class PPOLearner:
@@ -110,6 +91,8 @@ class PPOLearner:
             else None
         )
         self.num_steps = 0
+        self.kl_coefficient = config.kl.coefficient
+        self.moments = RunningMoments()
 
     @property
     def vocab_size(self) -> int:
@@ -133,7 +116,9 @@ class PPOLearner:
         """
         if self.critic is None or not isinstance(self.config.advantage, GAE):
             raise ValueError("this stage has no critic: advantage.kind is not 'gae'")
-        train, test = (lay_out(admit_ungrouped(t, self.config, self.vocab_size)) for t in (trajectories, held_out))
+        train, test = (admit_ungrouped(t, self.config, self.vocab_size) for t in (trajectories, held_out))
+        self.moments = self.moments.updated([sample.reward for sample in train])
+        train, test = (normalised(lay_out(samples), self.moments, self.config) for samples in (train, test))
         return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress)
 
     def step(self, groups: Sequence[Sequence[Trajectory]]) -> StepResult:
@@ -145,23 +130,30 @@ class PPOLearner:
         """
         times = PartTimes()
         with times.part("filter"):
-            admitted, dropped = admit(groups, self.config, self.vocab_size)
-            kept, passed_over = apply_filter(admitted, self.config)
-            studied = lay_out([*kept, *passed_over] if self._critic_sees_all else kept)  # the kept come first
-            trained = lay_out(kept)
-        if not kept:
-            return self._finish(groups, kept, passed_over, dropped, {}, times)
+            batch, anchor = self._choose(groups)
+        if not batch.kept:
+            return self._finish(batch, {}, times)
         with times.part("score"):
+            moments = self.moments.updated([sample.reward for sample in batch.usable])
+            trained, studied, members = (
+                normalised(lay_out(samples), moments, self.config)
+                for samples in (batch.kept, [*batch.kept, *batch.also_studied], batch.usable)
+            )
             signals = self._score(studied)
-            returns = self._returns(studied, signals)
-            advantages = self._advantages(trained, signals, admitted)
+            targets = critic_targets(studied, signals, self.config)
+            advantages = advantages_of(trained, members, signals, self.config)
         with self._undone_if_it_fails():
             with times.part("critic"):
-                critic = self._train_critic(studied, signals, returns)
+                critic = self._train_critic(studied, signals, targets)
             with times.part("policy"):
-                policy = self._train_policy(trained, signals, advantages)
-        metrics = signal_metrics(trained, studied, signals.divergence, signals.values, signals.rewards)
-        return self._finish(groups, kept, passed_over, dropped, {**policy, **critic, **metrics}, times)
+                policy = self._train_policy(trained, anchor, signals, advantages)
+        metrics = signal_metrics(trained, studied, signals, anchor)
+        metrics |= {"policy/kl_coefficient": self.kl_coefficient, "reward/running_std": moments.std}
+        self.moments = moments
+        self.kl_coefficient = next_coefficient(
+            self.config.kl, self.kl_coefficient, metrics["policy/kl_reference"], num_samples=len(batch.kept)
+        )
+        return self._finish(batch, {**policy, **critic, **metrics}, times)
 
     def weights(self, bucket_bytes: int = 64 << 20) -> Iterator[Bucket]:
         """The policy's weights under Hugging Face names, in buckets; read them before the next step."""
@@ -188,69 +180,37 @@ class PPOLearner:
         if self.critic is not None and self.critic_optimizer is not None:
             self.critic.load_state_dict(state["critic"])
             self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.num_steps = state["num_steps"]
+        self.num_steps, self.kl_coefficient = state["num_steps"], state["kl_coefficient"]
+        self.moments = RunningMoments(**state["moments"])
         restore_random_state(state["random"])
 
     # --- the parts of a step
 
+    def _choose(self, groups: Sequence[Sequence[Trajectory]]) -> tuple[Batch, Anchor]:
+        """Which trajectories are trained, which only the critic sees, and why the others are not."""
+        admitted, dropped = admit(groups, self.config, self.vocab_size)
+        kept, passed_over = apply_filter(admitted, self.config)
+        kept, mismatched, anchor = anchor_of(kept, self.policy, self.config)
+        dropped |= {sample.trajectory.id: "mismatch" for sample in mismatched}
+        dropped |= {sample.trajectory.id: f"filter:{self.config.filter.kind}" for sample in passed_over}
+        batch = Batch(
+            given=tuple(trajectory for group in groups for trajectory in group),
+            usable=tuple(sample for group in admitted for sample in group),
+            kept=tuple(kept),
+            also_studied=(*mismatched, *passed_over) if self._critic_sees_all else (),
+            dropped=dropped,
+        )
+        return batch, anchor
+
     def _score(self, studied: Experience) -> Signals:
         """Reference and critic pass over the studied tokens."""
-        config = self.config
-        reference = torch.zeros_like(studied.behaviour_logprobs)
-        divergence = torch.zeros_like(reference)
-        if self.reference is not None:
-            reference = logprobs_of(self.reference, studied.sequences, config.row_tokens)
-            divergence = kl.kl_estimate(
-                config.kl.estimator, current_logprobs=studied.behaviour_logprobs, reference_logprobs=reference
-            )
-        coefficient = config.kl.coefficient if config.kl.place == "reward" else 0.0
-        rewards = with_penalty(studied.rewards, divergence=divergence, coefficient=coefficient)
-        values = None
-        if self.critic is not None:
-            values = values_of(self.critic, studied.sequences, config.row_tokens)
-        return Signals(reference, divergence, values, rewards, penalties=rewards - studied.rewards)
-
-    def _returns(self, studied: Experience, signals: Signals) -> Tensor | None:
-        """What the critic regresses on."""
-        if signals.values is None or not isinstance(self.config.advantage, GAE):
-            return None
-        return generalised_advantages(
-            rewards=signals.rewards,
-            values=signals.values,
-            lengths=studied.lengths,
-            gamma=self.config.advantage.gamma,
-            lam=self.config.advantage.critic.target_lambda,
-        ).returns
-
-    def _advantages(self, trained: Experience, signals: Signals, admitted: Sequence[Sequence[Sample]]) -> Tensor:
-        """Advantages of the trained tokens; whitened over them and no others."""
-        estimator = self.config.advantage
-        num_tokens = len(trained.rewards)
-        if isinstance(estimator, GAE) and signals.values is not None:
-            advantages = generalised_advantages(
-                rewards=signals.rewards[:num_tokens],
-                values=signals.values[:num_tokens],
-                lengths=trained.lengths,
-                gamma=estimator.gamma,
-                lam=estimator.lam,
-            ).advantages
-        else:
-            advantages = self._group_advantages(trained, signals, admitted)
-        return whiten(advantages) if self.config.whiten_advantages else advantages
-
-    def _group_advantages(self, trained: Experience, signals: Signals, admitted: Sequence[Sequence[Sample]]) -> Tensor:
-        estimator = self.config.advantage
-        assert not isinstance(estimator, GAE)
-        members = trained if estimator.over == "kept" else lay_out([sample for group in admitted for sample in group])
-        advantages, scales = group_advantages(
-            estimator.baseline,
-            rewards=trained.raw_rewards,
-            groups=trained.groups,
-            members=members.raw_rewards,
-            member_groups=members.groups,
+        return score(
+            studied,
+            reference=self.reference,
+            critic=self.critic,
+            kl_coefficient=self.kl_coefficient,
+            config=self.config,
         )
-        penalties = signals.penalties[: len(trained.rewards)]
-        return spread_with_penalty(advantages=advantages, scales=scales, penalties=penalties, lengths=trained.lengths)
 
     def _train_critic(self, studied: Experience, signals: Signals, returns: Tensor | None) -> dict[str, float]:
         if self.critic is None or self.critic_optimizer is None or returns is None or signals.values is None:
@@ -261,23 +221,27 @@ class PPOLearner:
         figures = self._epochs("critic", studied.sequences, settings.epochs, self.critic_optimizer, row_loss)
         return {f"critic/{name}": value for name, value in figures.items()}
 
-    def _train_policy(self, trained: Experience, signals: Signals, advantages: Tensor) -> dict[str, float]:
-        row_loss = self._policy_row_loss(trained, signals, advantages)
+    def _train_policy(
+        self, trained: Experience, anchor: Anchor, signals: Signals, advantages: Tensor
+    ) -> dict[str, float]:
+        row_loss = self._policy_row_loss(anchor, signals, advantages)
         figures = self._epochs("policy", trained.sequences, self.config.epochs, self.policy_optimizer, row_loss)
         return {f"policy/{name}": value for name, value in figures.items()}
 
-    def _policy_row_loss(self, trained: Experience, signals: Signals, advantages: Tensor) -> RowLoss:
+    def _policy_row_loss(self, anchor: Anchor, signals: Signals, advantages: Tensor) -> RowLoss:
         config = self.config
 
         def loss(row: PackedRow, flat: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
             current = self.policy(row)
             result = losses.clipped_policy_loss(
                 current_logprobs=current.logprobs,
-                behaviour_logprobs=trained.behaviour_logprobs[flat],
+                proximal_logprobs=anchor.logprobs[flat],
                 advantages=advantages[flat],
                 weights=weights,
                 clip_low=config.clip_low,
                 clip_high=config.clip_high,
+                dual_clip=config.dual_clip,
+                importance=None if anchor.importance is None else anchor.importance[flat],
             )
             total = result.loss
             if config.entropy_coefficient:
@@ -288,14 +252,9 @@ class PPOLearner:
                     current_logprobs=current.logprobs,
                     reference_logprobs=signals.reference_logprobs[flat],
                 )
-                total = total + config.kl.coefficient * weighted_sum(divergence, weights)
-            return total, {
-                "clip_fraction": float(result.clip_fraction),
-                "approx_kl": float(result.approx_kl),
-                "ratio_mean": float(result.ratio_mean),
-                "ratio_max": float(result.ratio_max),
-                "entropy": float(current.entropy.detach().mean()),
-            }
+                total = total + self.kl_coefficient * weighted_sum(divergence, weights)
+            figures = {name: float(value) for name, value in result._asdict().items() if name in LOSS_FIGURES}
+            return total, {**figures, "entropy": float(current.entropy.detach().mean())}
 
         return loss
 
@@ -320,32 +279,17 @@ class PPOLearner:
             return {}
         return {**figures.means(), "learning_rate": optimizer.learning_rate, "updates": float(figures.num_updates)}
 
-    def _finish(
-        self,
-        groups: Sequence[Sequence[Trajectory]],
-        kept: Sequence[Sample],
-        passed_over: Sequence[Sample],
-        dropped: Mapping[TrajectoryId, str],
-        metrics: dict[str, float],
-        times: PartTimes,
-    ) -> StepResult:
+    def _finish(self, batch: Batch, metrics: dict[str, float], times: PartTimes) -> StepResult:
         """Counts the step and writes down what became of every trajectory."""
         self.num_steps += 1
-        reasons = {**dropped, **{s.trajectory.id: f"filter:{self.config.filter.kind}" for s in passed_over}}
-        outcomes = tuple(
-            Outcome(t.id, kept=t.id not in reasons, drop_reason=reasons.get(t.id)) for group in groups for t in group
-        )
-        policy_tokens = sum(sample.sequence.num_tokens for sample in kept)
-        also_seen = sum(sample.sequence.num_tokens for sample in passed_over) if self._critic_sees_all else 0
-        critic_tokens = policy_tokens + also_seen if self.critic is not None else 0
+        policy_tokens = sum(sample.sequence.num_tokens for sample in batch.kept)
+        studied_tokens = policy_tokens + sum(sample.sequence.num_tokens for sample in batch.also_studied)
+        critic_tokens = studied_tokens if self.critic is not None and batch.kept else 0
+        counts = batch_metrics(batch, policy_tokens, critic_tokens)
         return StepResult(
-            metrics={
-                **metrics,
-                **batch_metrics(groups, kept, passed_over, policy_tokens, critic_tokens),
-                **times.metrics(),
-            },
-            outcomes=outcomes,
-            trained_ids=tuple(sample.trajectory.id for sample in kept),
+            metrics={**metrics, **counts, **times.metrics()},
+            outcomes=batch.outcomes(),
+            trained_ids=tuple(sample.trajectory.id for sample in batch.kept),
             policy_tokens=policy_tokens,
             critic_tokens=critic_tokens,
         )
@@ -375,6 +319,8 @@ class PPOLearner:
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "num_steps": self.num_steps,
+            "kl_coefficient": self.kl_coefficient,
+            "moments": asdict(self.moments),
             "policy": self.policy.state_dict(),
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "reference": self._reference_fingerprint(),
@@ -397,12 +343,3 @@ class PPOLearner:
             for memory in undo:
                 memory.restore()
             raise
-
-
-@torch.no_grad()
-def logprobs_of(policy: Policy, sequences: Sequence[TokenSequence], row_tokens: int) -> Float[Tensor, " C"]:
-    """Log-probabilities of all trained tokens, in the flat layout."""
-    logprobs = torch.zeros(sum(sequence.num_trained for sequence in sequences))
-    for row in pack(sequences, row_tokens):
-        logprobs[row.flat] = policy(row).logprobs.float()
-    return logprobs

@@ -21,10 +21,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.config import BestOfN, BestRandom, BestWorst, Filter, KeepAll
+from learner.config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, PowerK, RandomK, Threshold
 from problems.identity import TrajectoryId, derive_seed
 
 Keys = NDArray[np.uint64]
+KEY_BITS = 63  # of problems.identity.derive_seed
 
 
 def identity_keys(purpose: str, seed: int, ids: Sequence[TrajectoryId]) -> Keys:
@@ -67,6 +68,41 @@ def select(rule: Filter, *, rewards: NDArray[np.float64], tie_keys: Keys, draw_k
         kept = [int(order[0]), *_uniform(order[1:], 1, draw_keys)]
     elif isinstance(rule, BestWorst):
         kept = [int(order[0]), int(order[-1])]
-    else:
+    elif isinstance(rule, RandomK):
         kept = _uniform(order, rule.k, draw_keys)
+    elif isinstance(rule, PowerK):
+        kept = _weighted(power_weights(rewards, rule.power), rule.count, draw_keys)
+    else:
+        chances = threshold_weights(rule, rewards)
+        kept = [int(i) for i in np.flatnonzero(_unit(draw_keys) < chances)]
     return sorted(kept)
+
+
+def power_weights(rewards: NDArray[np.float64], power: float) -> NDArray[np.float64]:
+    """pow-k's |R|^k, not normalised."""
+    return np.abs(rewards) ** power
+
+
+def threshold_weights(rule: Threshold, rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Chance of each member to be kept by the threshold filters."""
+    if rule.rest == "half":
+        rest = np.full(len(rewards), 0.5)
+    else:
+        rest = (rewards <= rule.low if rule.rest == "bottom" else np.zeros(len(rewards))).astype(np.float64)
+    return np.where(rewards >= rule.high, 1.0, rest)
+
+
+def _unit(keys: Keys) -> NDArray[np.float64]:
+    """Keys as numbers in [0, 1)."""
+    return keys.astype(np.float64) / 2.0**KEY_BITS
+
+
+def _weighted(weights: NDArray[np.float64], count: int, draw_keys: Keys) -> list[int]:
+    """``count`` members drawn one after the other without replacement, each time in proportion to the weights left.
+
+    Exponential races (Efraimidis and Spirakis, 2006): the first to ring at rate w. Members of weight 0 come last, in a
+    uniform order.
+    """
+    waits = -np.log1p(-_unit(draw_keys))
+    rings = np.divide(waits, weights, out=np.full(len(weights), np.inf), where=weights > 0)
+    return [int(i) for i in np.lexsort((waits, rings))[:count]]

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
-from jaxtyping import Float
-from torch import Tensor
 
-from learner.experience import Experience, Sample
+from learner.experience import Batch, Experience
 from learner.explained_variance import explained_variance
 from learner.ragged import to_go
-from learner.trajectory import FinishReason, Trajectory
+from learner.signals import Anchor, Signals
+from learner.trajectory import FinishReason
 
 
 class PartTimes:
@@ -36,18 +35,14 @@ class PartTimes:
         return {**parts, "learner/time_step_s": time.perf_counter() - self._begin}
 
 
-def signal_metrics(
-    trained: Experience,
-    studied: Experience,
-    divergence: Float[Tensor, " C"],
-    values: Float[Tensor, " C"] | None,
-    rewards: Float[Tensor, " C"],
-) -> dict[str, float]:
+def signal_metrics(trained: Experience, studied: Experience, signals: Signals, anchor: Anchor) -> dict[str, float]:
     """What reference and critic said before the update. The trained tokens are the first of the studied ones."""
-    metrics = {"policy/kl_reference": float(divergence[: len(trained.rewards)].mean())}
-    if values is not None:
-        returns = to_go(rewards, studied.lengths)
-        kept = len(trained.rewards)
+    kept = len(trained.rewards)
+    metrics = {"policy/kl_reference": float(signals.divergence[:kept].mean())}
+    if anchor.importance is not None:
+        metrics["policy/importance_mean"] = float(anchor.importance.mean())
+    if signals.values is not None:
+        values, returns = signals.values, to_go(signals.rewards, studied.lengths)
         metrics["critic/explained_variance_kept"] = float(
             explained_variance(values=values[:kept], returns=returns[:kept])
         )
@@ -56,33 +51,25 @@ def signal_metrics(
     return metrics
 
 
-def batch_metrics(
-    groups: Sequence[Sequence[Trajectory]],
-    kept: Sequence[Sample],
-    passed_over: Sequence[Sample],
-    policy_tokens: int,
-    critic_tokens: int,
-) -> dict[str, float]:
+def batch_metrics(batch: Batch, policy_tokens: int, critic_tokens: int) -> dict[str, float]:
     """What came in and what was trained."""
-    given = [trajectory for group in groups for trajectory in group]
-    usable = [*kept, *passed_over]
-    generated_tokens = sum(t.num_completion_tokens + sum(len(turn.prompt_ids) for turn in t.turns) for t in given)
-    rewards = np.array([sample.reward for sample in usable])
-    lengths = np.array([len(sample.rewards) for sample in usable])
+    given_tokens = sum(t.num_completion_tokens + sum(len(turn.prompt_ids) for turn in t.turns) for t in batch.given)
     figures = {
-        "learner/samples_given": float(len(given)),
-        "learner/samples_trained": float(len(kept)),
-        "learner/tokens_given": float(generated_tokens),
+        "learner/samples_given": float(len(batch.given)),
+        "learner/samples_trained": float(len(batch.kept)),
+        "learner/tokens_given": float(given_tokens),
         "learner/tokens_policy": float(policy_tokens),
         "learner/tokens_critic": float(critic_tokens),
     }
-    if usable:
-        cut = [sample.trajectory.turns[-1].finish_reason is FinishReason.LENGTH for sample in usable]
+    if batch.usable:
+        rewards = [sample.reward for sample in batch.usable]
+        cut = [sample.trajectory.turns[-1].finish_reason is FinishReason.LENGTH for sample in batch.usable]
         figures |= {
-            "reward/mean": float(rewards.mean()),
-            "reward/std": float(rewards.std()),
-            "reward/kept_mean": float(np.mean([sample.reward for sample in kept])) if kept else 0.0,
+            "reward/mean": float(np.mean(rewards)),
+            "reward/std": float(np.std(rewards)),
             "reward/cut_by_length_fraction": float(np.mean(cut)),
-            "reward/completion_tokens": float(lengths.mean()),
+            "reward/completion_tokens": float(np.mean([len(sample.rewards) for sample in batch.usable])),
         }
+    if batch.kept:
+        figures["reward/kept_mean"] = float(np.mean([sample.reward for sample in batch.kept]))
     return figures

@@ -14,7 +14,7 @@ def policy_loss(ratios, advantages, weights=None, clip=(0.2, 0.2)):
     current = tensor(ratios, dtype=F64).log().requires_grad_()
     result = clipped_policy_loss(
         current_logprobs=current,
-        behaviour_logprobs=torch.zeros(len(ratios), dtype=F64),
+        proximal_logprobs=torch.zeros(len(ratios), dtype=F64),
         advantages=tensor(advantages, dtype=F64),
         weights=tensor(weights, dtype=F64) if weights else torch.full((len(ratios),), 1 / len(ratios), dtype=F64),
         clip_low=clip[0],
@@ -68,7 +68,7 @@ def test_no_gradient_flows_into_advantages_or_behaviour():
     behaviour, advantages = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
     result = clipped_policy_loss(
         current_logprobs=torch.zeros(2, requires_grad=True),
-        behaviour_logprobs=behaviour,
+        proximal_logprobs=behaviour,
         advantages=advantages,
         weights=torch.ones(2),
         clip_low=0.2,

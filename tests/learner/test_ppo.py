@@ -14,6 +14,7 @@ from learner.config import (
     BestOfN,
     BestRandom,
     BestWorst,
+    Correction,
     CriticConfig,
     CutByLength,
     GroupBaseline,
@@ -36,8 +37,9 @@ from learner.errors import (
 from learner.experience import admit, apply_filter, lay_out
 from learner.packing import as_sequence, pack
 from learner.policy import Policy
-from learner.ppo import PPOLearner, logprobs_of
+from learner.ppo import PPOLearner
 from learner.scalar_head import ScalarHeadModel
+from learner.signals import advantages_of, logprobs_of
 from learner.trajectory import FinishReason, RewardEvent
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -324,7 +326,7 @@ def test_an_entropy_bonus_raises_the_entropy(tiny_model, groups):
 
 
 def test_every_metric_is_documented_and_every_documented_one_occurs(tiny_model, groups):
-    learner = PPOLearner(tiny_model, config(filter=BestWorst()))
+    learner = PPOLearner(tiny_model, config(filter=BestWorst(), correction=Correction()))
     flat = [t for group in groups for t in group]
     seen = {**learner.warm_up_critic(flat, flat), **learner.step(groups).metrics}
     section = METRICS.read_text().split("## Learner")[1].split("\n## ")[0]
@@ -404,4 +406,4 @@ def find_mark(learner, groups):
     admitted, _ = admit(groups, learner.config, learner.vocab_size)
     studied = lay_out(apply_filter(admitted, learner.config)[0])
     signals = learner._score(studied)
-    return learner._advantages(studied, signals, admitted).max()
+    return advantages_of(studied, studied, signals, learner.config).max()

@@ -1,0 +1,186 @@
+"""What policies and critic say of a step's tokens before anything is updated, and the advantages that follow.
+
+B trajectories, C trained tokens in the flat layout. The *studied* trajectories are the trained ones, followed by those
+that only the critic sees.
+"""
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from learner import kl
+from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
+from learner.config import GAE, GroupBaseline, PPOConfig
+from learner.critic import values_of
+from learner.experience import Experience, Sample, lay_out
+from learner.mismatch import matching_trajectories, truncated_importance
+from learner.normalise import RunningMoments
+from learner.packing import TokenSequence, pack
+from learner.policy import Policy
+from learner.ragged import places
+from learner.rewards import with_penalty
+from learner.scalar_head import ScalarHeadModel
+from learner.whitening import whiten
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Of the studied tokens, all [C].
+
+    Attributes:
+        reference_logprobs: zeros where no reference is held.
+        divergence: KL estimate of behaviour from reference.
+        values: None without a critic.
+        rewards: per token, KL penalty included where it is a reward.
+        penalties: the KL part of them.
+    """
+
+    reference_logprobs: Float[Tensor, " C"]
+    divergence: Float[Tensor, " C"]
+    values: Float[Tensor, " C"] | None
+    rewards: Float[Tensor, " C"]
+    penalties: Float[Tensor, " C"]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """Around which policy the trained tokens' ratio is clipped, all [C].
+
+    Attributes:
+        logprobs: of the proximal policy: the recorded ones, or the trainer's own under a correction.
+        importance: proximal over behaviour probability, truncated; None without a correction.
+    """
+
+    logprobs: Float[Tensor, " C"]
+    importance: Float[Tensor, " C"] | None
+
+
+@torch.no_grad()
+def logprobs_of(policy: Policy, sequences: Sequence[TokenSequence], row_tokens: int) -> Float[Tensor, " C"]:
+    """Log-probabilities of all trained tokens, in the flat layout."""
+    logprobs = torch.zeros(sum(sequence.num_trained for sequence in sequences))
+    for row in pack(sequences, row_tokens):
+        logprobs[row.flat] = policy(row).logprobs.float()
+    return logprobs
+
+
+def anchor_of(kept: Sequence[Sample], policy: Policy, config: PPOConfig) -> tuple[list[Sample], list[Sample], Anchor]:
+    """Splits off the samples that another policy wrote; (matching, mismatched, anchor of the matching ones)."""
+    trained, correction = lay_out(kept), config.correction
+    if correction is None:
+        return list(kept), [], Anchor(trained.behaviour_logprobs, None)
+    logprobs = logprobs_of(policy, trained.sequences, config.row_tokens)
+    matching = matching_trajectories(
+        proximal_logprobs=logprobs,
+        behaviour_logprobs=trained.behaviour_logprobs,
+        lengths=trained.lengths,
+        low=correction.mask_low,
+        high=math.inf if correction.mask_high is None else correction.mask_high,
+    )
+    importance = truncated_importance(
+        correction.level,
+        proximal_logprobs=logprobs,
+        behaviour_logprobs=trained.behaviour_logprobs,
+        lengths=trained.lengths,
+        cap=correction.cap,
+    )
+    tokens = places(trained.lengths, matching.nonzero()[:, 0])
+    decided: list[tuple[Sample, bool]] = list(zip(kept, matching.tolist(), strict=True))
+    return (
+        [sample for sample, matches in decided if matches],
+        [sample for sample, matches in decided if not matches],
+        Anchor(logprobs[tokens], importance[tokens]),
+    )
+
+
+def normalised(experience: Experience, moments: RunningMoments, config: PPOConfig) -> Experience:
+    """Rewards in units of their running standard deviation, where the config says so.
+
+    ``standardise`` subtracts the running mean at each trajectory's last token: its total is shifted once.
+    """
+    how = config.reward_normalisation
+    if how == "none":
+        return experience
+    rewards, totals = experience.rewards.clone(), experience.total_rewards
+    if how == "standardise":
+        rewards[experience.lengths.cumsum(0) - 1] -= moments.mean
+        totals = totals - moments.mean
+    return replace(experience, rewards=rewards / moments.std, total_rewards=totals / moments.std)
+
+
+def score(
+    studied: Experience,
+    *,
+    reference: Policy | None,
+    critic: ScalarHeadModel | None,
+    kl_coefficient: float,
+    config: PPOConfig,
+) -> Signals:
+    """Reference and critic pass over the studied tokens."""
+    logprobs = torch.zeros_like(studied.behaviour_logprobs)
+    divergence = torch.zeros_like(logprobs)
+    if reference is not None:
+        logprobs = logprobs_of(reference, studied.sequences, config.row_tokens)
+        divergence = kl.kl_estimate(
+            config.kl.estimator, current_logprobs=studied.behaviour_logprobs, reference_logprobs=logprobs
+        )
+    coefficient = kl_coefficient if config.kl.place == "reward" else 0.0
+    rewards = with_penalty(studied.rewards, divergence=divergence, coefficient=coefficient)
+    values = None if critic is None else values_of(critic, studied.sequences, config.row_tokens)
+    return Signals(logprobs, divergence, values, rewards, penalties=rewards - studied.rewards)
+
+
+def critic_targets(studied: Experience, signals: Signals, config: PPOConfig) -> Tensor | None:
+    """What the critic regresses on; None without one."""
+    if signals.values is None or not isinstance(config.advantage, GAE):
+        return None
+    return generalised_advantages(
+        rewards=signals.rewards,
+        values=signals.values,
+        lengths=studied.lengths,
+        gamma=config.advantage.gamma,
+        lam=config.advantage.critic.target_lambda,
+    ).returns
+
+
+def advantages_of(trained: Experience, members: Experience, signals: Signals, config: PPOConfig) -> Tensor:
+    """Advantages of the trained tokens; whitened over them and no others.
+
+    Args:
+        trained: the first of the studied trajectories.
+        members: all that were generated, for group baselines.
+        signals: of the studied tokens.
+        config: of the stage.
+    """
+    num_tokens = len(trained.rewards)
+    if isinstance(config.advantage, GAE):
+        assert signals.values is not None
+        advantages = generalised_advantages(
+            rewards=signals.rewards[:num_tokens],
+            values=signals.values[:num_tokens],
+            lengths=trained.lengths,
+            gamma=config.advantage.gamma,
+            lam=config.advantage.lam,
+        ).advantages
+    else:
+        advantages = _from_groups(trained, members, signals.penalties[:num_tokens], config.advantage)
+    return whiten(advantages) if config.whiten_advantages else advantages
+
+
+def _from_groups(trained: Experience, members: Experience, penalties: Tensor, estimator: GroupBaseline) -> Tensor:
+    compared = trained if estimator.over == "kept" else members
+    advantages, scales = group_advantages(
+        estimator.baseline,
+        rewards=trained.total_rewards,
+        groups=trained.groups,
+        members=compared.total_rewards,
+        member_groups=compared.groups,
+    )
+    return spread_with_penalty(advantages=advantages, scales=scales, penalties=penalties, lengths=trained.lengths)
