@@ -43,14 +43,14 @@ def engine() -> docker.DockerClient:
     return client
 
 
-def image_name(interpreter: Interpreter) -> str:
-    """Repository and tag for this version of Python."""
-    return f"{_REPOSITORY}:{interpreter.name}"
-
-
 def definition_hash(interpreter: Interpreter) -> str:
-    """What the label must say."""
+    """Of what goes into the image, and of the interpreter's version, build and libraries."""
     return hashlib.sha256(f"{_DEFINITION} {interpreter.fingerprint}".encode()).hexdigest()[:16]
+
+
+def image_name(interpreter: Interpreter) -> str:
+    """Repository and tag. The hash is part of it, so that two interpreters of a machine do not fight for one name."""
+    return f"{_REPOSITORY}:{interpreter.name}-{definition_hash(interpreter)}"
 
 
 def find_image(client: docker.DockerClient) -> str:
@@ -60,9 +60,10 @@ def find_image(client: docker.DockerClient) -> str:
     try:
         image = client.images.get(name)
     except docker.errors.ImageNotFound:
-        raise ImageMissingError(f"the sandbox image {name} is missing: build it with `{BUILD_COMMAND}`") from None
-    if image.labels.get(_LABEL) != definition_hash(interpreter):
-        raise ImageMissingError(f"the sandbox image {name} is stale: build it again with `{BUILD_COMMAND}`")
+        state = "is stale" if client.images.list(name=_REPOSITORY) else "is missing"
+        raise ImageMissingError(
+            f"the sandbox image for {interpreter.name} {state}: build it with `{BUILD_COMMAND}`"
+        ) from None
     assert image.id is not None
     return image.id
 
@@ -96,7 +97,7 @@ def _write_root(interpreter: Interpreter, target: IO[bytes]) -> None:
 
 
 def build_image(client: docker.DockerClient) -> str:
-    """Builds the image and returns its name; an older one of the same name loses it."""
+    """Builds the image and returns its name."""
     interpreter = this_interpreter()
     name = image_name(interpreter)
     repository, tag = name.split(":")
@@ -124,7 +125,7 @@ def main() -> int:
     try:
         find_image(client)
     except ImageMissingError as reason:
-        print(f"images: {str(reason).split(':', maxsplit=2)[1].strip()}; building")
+        print(f"images: {str(reason).split(':')[0]}; building")
         print(f"images: built {build_image(client)}")
     else:
         print(f"images: {image_name(this_interpreter())} is up to date")

@@ -42,7 +42,8 @@ def order_of(limits: Limits, job: bytes, wall_factor: float = 1.0) -> Order:
     return Order(
         job_bytes=len(job),
         cpu_s=limits.cpu_s,
-        wall_s=limits.wall_s * wall_factor,
+        wall_s=limits.wall_s,
+        longest_wall_s=limits.wall_s * wall_factor,
         memory_bytes=limits.memory_bytes,
         file_bytes=limits.file_bytes,
         output_bytes=limits.output_bytes,

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from sandbox.config import Backend, SandboxConfig
-from sandbox.containers import DockerSlot, sweep
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError, SlotDiedError
-from sandbox.images import engine, find_image
 from sandbox.pool import SlotPool
 
 
@@ -31,6 +29,10 @@ def _docker_pool(config: SandboxConfig) -> SlotPool | None:
     """None if ``auto`` finds no engine, or no image, to run in; what is asked for explicitly must be there."""
     if config.backend is Backend.EMBEDDED:
         return None
+    # Imported here: the embedded backend does without Docker's library.
+    from sandbox.containers import DockerSlot, sweep
+    from sandbox.images import engine, find_image
+
     try:
         client = engine()
         image = find_image(client)

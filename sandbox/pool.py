@@ -15,7 +15,7 @@ from sandbox.resident.protocol import End, Result
 from sandbox.slot import Slot
 from sandbox.verdict import Isolation, Outcome, Program, Verdict
 
-_QUIET_WALL_FACTOR = 3.0
+_QUIET_WALL_FACTOR = 12.0
 _PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing counts as dead
 
 
@@ -101,7 +101,7 @@ class SlotPool:
         slot = await self._idle.get() or await self._new_slot_or_placeholder()
         try:
             order = order_of(limits, job, wall_factor)
-            result, report = await slot.run(order, job, order.wall_s + _PATIENCE_S)
+            result, report = await slot.run(order, job, order.longest_wall_s + _PATIENCE_S)
         finally:
             self._release(slot)
         return self._verdict(slot, suite, result, report), End(result.end)

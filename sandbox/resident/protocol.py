@@ -19,7 +19,7 @@ class End(IntEnum):
     BROKEN = 6  # the server could not start the run; the report is a message
 
 
-_ORDER = struct.Struct("!QddQQQII")
+_ORDER = struct.Struct("!QdddQQQII")
 _RESULT = struct.Struct("!BiiddQQ")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
@@ -28,11 +28,15 @@ LENGTH = struct.Struct("!Q")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Client to server; ``job_bytes`` bytes for the judge follow. Units are in the names, as in ``Limits``."""
+    """Client to server; ``job_bytes`` bytes for the judge follow. Units are in the names, as in ``Limits``.
+
+    ``longest_wall_s``: how far the wall limit is put off, ``wall_s`` at a time, for a program that is starved.
+    """
 
     job_bytes: int
     cpu_s: float
     wall_s: float
+    longest_wall_s: float
     memory_bytes: int
     file_bytes: int
     output_bytes: int

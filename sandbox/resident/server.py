@@ -220,7 +220,9 @@ class Run:
             now = time.monotonic()
             if now >= wall_end:
                 self._end = self._end or self._blocked_or_starved(now)
-                break
+                if self._end is not End.STARVED or now - self._start >= order.longest_wall_s:
+                    break
+                self._end, wall_end = End.JUDGED, now + order.wall_s
             if now >= next_tick:
                 next_tick = now + self._tick()
             if self._end:

@@ -1,0 +1,62 @@
+"""A busy machine changes no verdict, and sleeping is no way to look starved."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from problems.problem import FunctionSuite, Limits
+from sandbox import BlockingExecutor, Outcome, Program
+
+OVERLOAD = 4
+SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2",))
+BUSY = Program("python", b"import time\ndef f(x):\n    while time.process_time() < 0.8: pass\n    return x + 1")
+ASLEEP = Program("python", b"import time\ndef f(x):\n    time.sleep(60)\n    return x + 1")
+# Busy for a while, so that it waits for a processor too, then asleep past the wall.
+BUSY_AND_ASLEEP = Program(
+    "python", b"import time\ndef f(x):\n    while time.process_time() < 0.1: pass\n    time.sleep(60)\n    return x + 1"
+)
+POLITE = Program("python", b"import os, time\nos.nice(19)\ndef f(x):\n    while True: pass")
+ENDLESS = Program("python", b"def f(x):\n    while True: pass")
+# As much wall as CPU: what waits for a processor will not make it in one go.
+TIGHT = Limits(cpu_s=1.5, wall_s=1.5)
+
+
+@pytest.fixture
+def overload() -> Iterator[None]:
+    """Four endless loops for each processor."""
+    loops = [
+        subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
+        for _ in range(OVERLOAD * len(os.sched_getaffinity(0)))
+    ]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+@pytest.mark.usefixtures("overload")
+def test_verdicts_are_the_same_under_fourfold_overload(executor: BlockingExecutor) -> None:
+    expected = {
+        BUSY: Outcome.PASSED,
+        ASLEEP: Outcome.TIME_LIMIT,
+        BUSY_AND_ASLEEP: Outcome.TIME_LIMIT,
+        ENDLESS: Outcome.TIME_LIMIT,
+        POLITE: Outcome.TIME_LIMIT,
+    }
+    verdicts = executor.run_all([(program, SUITE, TIGHT) for program in expected])
+    assert [verdict.outcome for verdict in verdicts] == list(expected.values()), verdicts
+
+
+@pytest.mark.usefixtures("overload")
+def test_a_sleep_under_overload_is_not_tried_again(executor: BlockingExecutor) -> None:
+    verdict = executor.run(ASLEEP, SUITE, TIGHT)
+    assert verdict.outcome is Outcome.TIME_LIMIT
+    assert verdict.cases[0].detail == "the wall limit, asleep or waiting"
+    assert verdict.wall_s < 2 * TIGHT.wall_s
