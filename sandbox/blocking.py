@@ -8,10 +8,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from problems.problem import FunctionSuite, Limits
+from problems.problem import Limits
 from sandbox.config import SandboxConfig
 from sandbox.opening import open_executor
-from sandbox.verdict import Executor, Program, Verdict
+from sandbox.verdict import Executor, Program, Suite, Verdict
 
 _T = TypeVar("_T")
 
@@ -33,17 +33,15 @@ class BlockingExecutor:
             self._stop()
             raise
 
-    def run(
-        self, program: Program, suite: FunctionSuite, limits: Limits, *, stop_at_first_failure: bool = True
-    ) -> Verdict:
+    def run(self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = True) -> Verdict:
         """See ``Executor.run``."""
         return self._wait(self._executor.run(program, suite, limits, stop_at_first_failure=stop_at_first_failure))
 
-    def run_all(self, work: Iterable[tuple[Program, FunctionSuite, Limits]]) -> list[Verdict]:
+    def run_all(self, work: Iterable[tuple[Program, Suite, Limits]]) -> list[Verdict]:
         """Verdicts in order; as many at once as there are slots."""
         return self._wait(self._gather(list(work)))
 
-    async def _gather(self, work: list[tuple[Program, FunctionSuite, Limits]]) -> list[Verdict]:
+    async def _gather(self, work: list[tuple[Program, Suite, Limits]]) -> list[Verdict]:
         return await asyncio.gather(*(self._executor.run(*item) for item in work))
 
     def close(self) -> None:

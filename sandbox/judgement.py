@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import signal
 from dataclasses import replace
 from typing import Any
 
 from problems.problem import FunctionSuite, Limits
+from problems.stdio import StdioCase, StdioSuite
 from sandbox.resident.protocol import End, Order, Result
-from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Verdict
+from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Suite, Verdict
 
 _ENDS = {
     End.CPU: (Outcome.TIME_LIMIT, "the CPU limit"),
@@ -37,7 +39,21 @@ def job_of(program: Program, suite: FunctionSuite, limits: Limits, *, stop: bool
     return _suite_json(suite)[:-1] + b"," + rest[1:]
 
 
-def order_of(limits: Limits, job: bytes, wall_factor: float = 1.0) -> Order:
+def script_job_of(program: Program, suite: StdioSuite, case: StdioCase, limits: Limits) -> bytes:
+    """What the judge reads for one case by standard input and output."""
+    fields = {
+        "source": program.source.hex(),
+        "stdin": case.stdin,
+        "stdout": case.stdout,
+        "checker": suite.checker.value,
+        "absolute_tolerance": suite.absolute_tolerance,
+        "relative_tolerance": suite.relative_tolerance,
+        "output_bytes": limits.output_bytes,
+    }
+    return json.dumps(fields).encode()
+
+
+def order_of(limits: Limits, job: bytes, wall_factor: float = 1.0, *, is_script: bool = False) -> Order:
     """The server's part of the work."""
     return Order(
         job_bytes=len(job),
@@ -49,26 +65,54 @@ def order_of(limits: Limits, job: bytes, wall_factor: float = 1.0) -> Order:
         output_bytes=limits.output_bytes,
         num_processes=limits.num_processes,
         open_files=limits.open_files,
+        is_script=int(is_script),
     )
 
 
-def infrastructure_error(suite: FunctionSuite, detail: str) -> Verdict:
+def infrastructure_error(num_cases: int, detail: str) -> Verdict:
     """Nothing is known of the program."""
-    return Verdict(Outcome.INFRASTRUCTURE_ERROR, len(suite.cases), detail=detail)
+    return Verdict(Outcome.INFRASTRUCTURE_ERROR, num_cases, detail=detail)
 
 
-def too_long(suite: FunctionSuite, size: int, allowed: int) -> Verdict:
+def too_long(suite: Suite, size: int, allowed: int) -> Verdict:
     """A source that is not even looked at."""
     message = f"the program has {size} bytes, {allowed} are allowed"
     return Verdict(Outcome.COMPILE_ERROR, len(suite.cases), diagnostics=(Diagnostic("SourceTooLong", message),))
 
 
-def verdict_of(suite: FunctionSuite, result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
+def script_verdict_of(result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
+    """The verdict on one case by standard input and output: a program must end by itself, and with 0."""
+    verdict = verdict_of(1, result, report, isolation)
+    if verdict.passed and result.candidate_exit != 0:
+        case = CaseResult(Outcome.RUNTIME_ERROR, f"the program ended with {result.candidate_exit}")
+        return replace(verdict, outcome=case.outcome, cases=(case,))
+    if verdict.outcome is Outcome.WRONG_ANSWER and result.candidate_exit not in (0, -signal.SIGKILL):
+        case = CaseResult(Outcome.RUNTIME_ERROR, f"the program ended with {result.candidate_exit}")
+        return replace(verdict, outcome=case.outcome, cases=(case,))
+    return verdict
+
+
+def merged(suite: StdioSuite, verdicts: list[Verdict]) -> Verdict:
+    """One verdict of the runs of a suite's cases, in order."""
+    first = next((verdict for verdict in verdicts if not verdict.passed), verdicts[-1])
+    cases = [case for verdict in verdicts for case in verdict.cases or (CaseResult(verdict.outcome, verdict.detail),)]
+    return replace(
+        first,
+        num_cases=len(suite.cases),
+        cases=tuple(cases),
+        cpu_s=sum(verdict.cpu_s for verdict in verdicts),
+        wall_s=sum(verdict.wall_s for verdict in verdicts),
+        memory_bytes=max(verdict.memory_bytes for verdict in verdicts),
+        signs=tuple(sorted({sign for verdict in verdicts for sign in verdict.signs})),
+    )
+
+
+def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
     """The verdict. What the server saw (limits, deaths) goes before what the judge made of it."""
     end = End(result.end)
     measured = Verdict(
         Outcome.RUNTIME_ERROR,
-        len(suite.cases),
+        num_cases,
         cpu_s=result.cpu_s,
         wall_s=result.wall_s,
         memory_bytes=result.peak_bytes,

@@ -5,18 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from problems.problem import FunctionSuite, Limits
+from problems.problem import Limits
+from problems.stdio import StdioSuite
 from sandbox import canary
 from sandbox.config import SandboxConfig
 from sandbox.errors import LimitError, SandboxError, SlotDiedError
-from sandbox.judgement import infrastructure_error, job_of, order_of, too_long, verdict_of
+from sandbox.judgement import (
+    infrastructure_error,
+    job_of,
+    merged,
+    order_of,
+    script_job_of,
+    script_verdict_of,
+    too_long,
+    verdict_of,
+)
 from sandbox.resident.protocol import End, Result
 from sandbox.slot import Slot
-from sandbox.verdict import Isolation, Outcome, Program, Verdict
+from sandbox.verdict import Isolation, Outcome, Program, Suite, Verdict
 
 _QUIET_WALL_FACTOR = 12.0
 _PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing counts as dead
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One run in a slot: what the judge reads, and what the verdict must speak of."""
+
+    job: bytes
+    num_cases: int
+    limits: Limits
+    is_script: bool = False
+    wall_factor: float = 1.0
 
 
 class SlotPool:
@@ -46,21 +68,39 @@ class SlotPool:
             self._idle.put_nowait(result)
 
     async def run(
-        self, program: Program, suite: FunctionSuite, limits: Limits, *, stop_at_first_failure: bool = True
+        self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = True
     ) -> Verdict:
         """See ``Executor.run``. Raises LimitError or ValueError for what no slot could run."""
         self._refuse_impossible(program, limits)
         if len(program.source) > self._config.max_source_bytes:
             return too_long(suite, len(program.source), self._config.max_source_bytes)
+        if isinstance(suite, StdioSuite):
+            return await self._run_cases(program, suite, limits, stop=stop_at_first_failure)
         job = job_of(program, suite, limits, stop=stop_at_first_failure)
+        return await self._run_work(_Work(job, len(suite.cases), limits))
+
+    async def _run_cases(self, program: Program, suite: StdioSuite, limits: Limits, *, stop: bool) -> Verdict:
+        """One process after another, one for each case."""
+        verdicts: list[Verdict] = []
+        for case in suite.cases:
+            work = _Work(script_job_of(program, suite, case, limits), 1, limits, is_script=True)
+            verdicts.append(await self._run_work(work))
+            outcome = verdicts[-1].outcome
+            if outcome in (Outcome.COMPILE_ERROR, Outcome.INFRASTRUCTURE_ERROR):
+                break  # the other cases would say the same
+            if stop and outcome is not Outcome.PASSED:
+                break
+        return merged(suite, verdicts)
+
+    async def _run_work(self, work: _Work) -> Verdict:
         try:
-            verdict, end = await self._run_twice_if_slot_dies(suite, limits, job)
+            verdict, end = await self._run_twice_if_slot_dies(work)
             if end is End.STARVED:
                 # One quiet try, with more time; what comes of it is final.
                 async with self._quiet:
-                    verdict, _ = await self._run_twice_if_slot_dies(suite, limits, job, _QUIET_WALL_FACTOR)
+                    verdict, _ = await self._run_twice_if_slot_dies(replace(work, wall_factor=_QUIET_WALL_FACTOR))
         except SandboxError as error:
-            return infrastructure_error(suite, str(error))
+            return infrastructure_error(work.num_cases, str(error))
         return verdict
 
     async def close(self) -> None:
@@ -81,41 +121,40 @@ class SlotPool:
                 "raise memory_bytes of the sandbox settings"
             )
 
-    async def _run_twice_if_slot_dies(
-        self, suite: FunctionSuite, limits: Limits, job: bytes, wall_factor: float = 1.0
-    ) -> tuple[Verdict, End]:
+    async def _run_twice_if_slot_dies(self, work: _Work) -> tuple[Verdict, End]:
         """A program under which two slots die, while a fresh one still holds the canary, has ended them itself."""
         for _ in range(2):
             try:
-                return await self._run_once(suite, limits, job, wall_factor)
+                return await self._run_once(work)
             except SlotDiedError:
                 continue
         slot = await self._new_slot()  # raises if the engine is what is broken
-        self._release(slot, is_extra=True)
-        verdict = Verdict(Outcome.RUNTIME_ERROR, len(suite.cases), signs=("slot-died",), detail="two slots died")
+        self._forget(slot)
+        await slot.end()
+        verdict = Verdict(Outcome.RUNTIME_ERROR, work.num_cases, signs=("slot-died",), detail="two slots died")
         return verdict, End.JUDGED
 
-    async def _run_once(
-        self, suite: FunctionSuite, limits: Limits, job: bytes, wall_factor: float
-    ) -> tuple[Verdict, End]:
+    async def _run_once(self, work: _Work) -> tuple[Verdict, End]:
         slot = await self._idle.get() or await self._new_slot_or_placeholder()
         try:
-            order = order_of(limits, job, wall_factor)
-            result, report = await slot.run(order, job, order.longest_wall_s + _PATIENCE_S)
+            order = order_of(work.limits, work.job, work.wall_factor, is_script=work.is_script)
+            result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S)
+            return self._verdict(slot, work, result, report), End(result.end)
         finally:
             self._release(slot)
-        return self._verdict(slot, suite, result, report), End(result.end)
 
-    def _verdict(self, slot: Slot, suite: FunctionSuite, result: Result, report: bytes) -> Verdict:
-        verdict = verdict_of(suite, result, report, self._isolation.get(slot))
+    def _verdict(self, slot: Slot, work: _Work, result: Result, report: bytes) -> Verdict:
+        isolation = self._isolation.get(slot)
+        if work.is_script:
+            verdict = script_verdict_of(result, report, isolation)
+        else:
+            verdict = verdict_of(work.num_cases, result, report, isolation)
         if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR and slot.last_words():
             slot.is_odd = True
         return verdict
 
-    def _release(self, slot: Slot, *, is_extra: bool = False) -> None:
-        if is_extra:
-            self._idle.put_nowait(slot)
-        elif slot.is_odd or slot.num_runs >= self._config.recycle_after:
+    def _release(self, slot: Slot) -> None:
+        if slot.is_odd or slot.num_runs >= self._config.recycle_after:
             task = asyncio.create_task(self._replace(slot))
             self._replacements.add(task)
             task.add_done_callback(self._replacements.discard)
@@ -158,7 +197,7 @@ class SlotPool:
         program = Program("python", canary.PROGRAM)
         job = job_of(program, canary.SUITE, canary.LIMITS, stop=False)
         result, report = await slot.run(order_of(canary.LIMITS, job), job, canary.LIMITS.wall_s + _PATIENCE_S)
-        verdict = verdict_of(canary.SUITE, result, report, None)
+        verdict = verdict_of(len(canary.SUITE.cases), result, report, None)
         if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
             raise SlotDiedError(f"the canary could not be run: {verdict.detail} {slot.last_words()}")
         holds = canary.properties([case.outcome is Outcome.PASSED for case in verdict.cases])

@@ -7,6 +7,9 @@ from enum import StrEnum
 from typing import Protocol
 
 from problems.problem import FunctionSuite, Limits
+from problems.stdio import StdioSuite
+
+Suite = FunctionSuite | StdioSuite
 
 
 class Outcome(StrEnum):
@@ -118,7 +121,7 @@ class Executor(Protocol):
     """Runs programs. Safe to call concurrently; a call waits for a free slot, and that wait is not the candidate's."""
 
     async def run(
-        self, program: Program, suite: FunctionSuite, limits: Limits, *, stop_at_first_failure: bool = True
+        self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = True
     ) -> Verdict:
         """Never raises for what the candidate does. ``INFRASTRUCTURE_ERROR`` says that nothing is known."""
         ...

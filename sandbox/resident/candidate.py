@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .script import run_script
 from .wire import Decoder, Encoder, PeerGoneError, WireError, receive_frame, send_frame
 
 _MAX_MESSAGE = 200
@@ -53,26 +54,36 @@ class Candidate:
     def serve(self) -> None:
         """Loads the program, then answers until the judge hangs up."""
         send_frame(self._channel, ["up"])
-        source, setup = self._receive()
-        send_frame(self._channel, self._load(bytes.fromhex(source), setup))
+        source, setup, mode = self._receive()
+        code = self._compiled(bytes.fromhex(source))
+        if isinstance(code, list):
+            send_frame(self._channel, code)
+        elif mode == "script":
+            send_frame(self._channel, ["loaded"])
+            run_script(code, self._channel)
+        else:
+            send_frame(self._channel, self._load(code, setup))
         while True:
             self._answer(self._receive())
 
     def _receive(self) -> Any:
         return receive_frame(self._channel, _MAX_REQUEST_BYTES)[0]
 
-    def _load(self, source: bytes, setup: str) -> list[Any]:
+    def _compiled(self, source: bytes) -> types.CodeType | list[Any]:
+        """The program's code, or the message that says why there is none."""
+        try:
+            return compile(source, "solution.py", "exec", dont_inherit=True)
+        except SyntaxError as error:
+            return ["refused", type(error).__name__, _message(error), error.lineno or 0, error.offset or 0]
+        except (ValueError, MemoryError, RecursionError, OverflowError) as error:
+            return ["refused", type(error).__name__, _message(error), 0, 0]
+
+    def _load(self, code: types.CodeType, setup: str) -> list[Any]:
         sys.modules["solution"] = self._module
         # A program may import modules that happen to be called as ours are.
         for name in [name for name in sys.modules if name == __package__ or name.startswith(f"{__package__}.")]:
             del sys.modules[name]
         space = self._module.__dict__
-        try:
-            code = compile(source, "solution.py", "exec", dont_inherit=True)
-        except SyntaxError as error:
-            return ["refused", type(error).__name__, _message(error), error.lineno or 0, error.offset or 0]
-        except (ValueError, MemoryError, RecursionError, OverflowError) as error:
-            return ["refused", type(error).__name__, _message(error), 0, 0]
         try:
             if setup:
                 exec(compile(setup, "setup.py", "exec", dont_inherit=True), space)

@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from .proxies import CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
+from .script import ScriptJudge
 from .wire import read_exactly, write_all
 
 _MAX_DETAIL = 200
@@ -69,7 +70,7 @@ class Judge:
             channel.receive()  # "up": sent before the candidate has any code of others
             self._started = True
             channel.expect_silence()
-            channel.send([self._job["source"], self._job["candidate_setup"]])
+            channel.send([self._job["source"], self._job["candidate_setup"], "functions"])
             match channel.receive():
                 case ["loaded"]:
                     return True
@@ -134,10 +135,11 @@ class Judge:
         return ["wrong_answer", detail]
 
 
-def run(job_descriptor: int, job_bytes: int, channel: int, report: int) -> None:
-    """Reads the job, judges, writes the report."""
+def run(job_descriptor: int, job_bytes: int, channel: int, report: int, streams: tuple[int, int] | None) -> None:
+    """Reads the job, judges, writes the report. ``streams``: the ends of a script's standard input and output."""
     job = json.loads(read_exactly(job_descriptor, job_bytes))
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, job_descriptor)
-    judge = Judge(job, Channel(channel, int(job["output_bytes"])))
+    conversation = Channel(channel, int(job["output_bytes"]))
+    judge = ScriptJudge(job, conversation, *streams) if streams else Judge(job, conversation)
     write_all(report, json.dumps(judge.run()).encode())

@@ -19,7 +19,7 @@ class End(IntEnum):
     BROKEN = 6  # the server could not start the run; the report is a message
 
 
-_ORDER = struct.Struct("!QdddQQQII")
+_ORDER = struct.Struct("!QdddQQQIIB")
 _RESULT = struct.Struct("!BiiddQQ")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
@@ -31,6 +31,7 @@ class Order:
     """Client to server; ``job_bytes`` bytes for the judge follow. Units are in the names, as in ``Limits``.
 
     ``longest_wall_s``: how far the wall limit is put off, ``wall_s`` at a time, for a program that is starved.
+    ``is_script``: 1 if the candidate's standard streams go to the judge, 0 for calls of functions.
     """
 
     job_bytes: int
@@ -42,6 +43,7 @@ class Order:
     output_bytes: int
     num_processes: int
     open_files: int
+    is_script: int
 
     def pack(self) -> bytes:
         return _ORDER.pack(*astuple(self))

@@ -81,6 +81,15 @@ class Channel:
         except PeerGoneError:
             self._lose("ended", "the program ended")
 
+    def last_message(self) -> Any:
+        """Waits until the candidate has closed its end; what it said last, if anything."""
+        message = None
+        try:
+            while True:
+                message = self.receive()
+        except CandidateGone:
+            return message
+
     def _lose(self, kind: str, detail: str) -> NoReturn:
         self.gone = CandidateGone(kind, detail)
         raise self.gone

@@ -118,10 +118,11 @@ class Run:
         ours, theirs = (part.detach() for part in socket.socketpair())
         printed, prints = os.pipe()
         report = os.memfd_create("report")
+        streams = (*os.pipe(), *os.pipe()) if self._order.is_script else ()
         # The candidate is forked first: what the judge learns later cannot be in its memory.
-        self._candidate = self._fork_candidate(theirs, prints)
-        self._judge = self._fork(lambda: self._be_judge(ours, report))
-        for descriptor in (ours, theirs, prints):
+        self._candidate = self._fork_candidate(theirs, prints, streams)
+        self._judge = self._fork(lambda: self._be_judge(ours, report, streams))
+        for descriptor in (ours, theirs, prints, *streams):
             os.close(descriptor)
         self._watch(printed)
         self._send(report)
@@ -142,17 +143,17 @@ class Run:
                 os._exit(70)
         return pid
 
-    def _fork_candidate(self, channel: int, prints: int) -> int:
+    def _fork_candidate(self, channel: int, prints: int, streams: tuple[int, ...]) -> int:
         server = self._server
         if not server.namespaces:
-            return self._fork(lambda: self._be_candidate(channel, prints))
+            return self._fork(lambda: self._be_candidate(channel, prints, streams))
         lockdown.unshare(lockdown.CLONE_NEWPID)
         try:
-            return self._fork(lambda: self._be_candidate(channel, prints))
+            return self._fork(lambda: self._be_candidate(channel, prints, streams))
         finally:
             lockdown.enter_pid_namespace(server.own_pid_namespace)
 
-    def _be_candidate(self, channel: int, prints: int) -> None:
+    def _be_candidate(self, channel: int, prints: int, streams: tuple[int, ...]) -> None:
         server, order = self._server, self._order
         uid = server.candidate_uid()
         lockdown.prefer_for_oom()
@@ -164,7 +165,8 @@ class Run:
             scratch = server.sweeper.make_scratch(uid)
         if server.own_users:
             lockdown.become_nobody_inside(own_proc)
-        lockdown.keep_descriptors(server.null, prints, prints, channel)
+        stdin, stdout = (streams[0], streams[3]) if streams else (server.null, prints)
+        lockdown.keep_descriptors(stdin, stdout, prints, channel)
         os.setsid()
         cpu_s = int(order.cpu_s) + 2  # a backstop; the exact limit is kept by the server
         lockdown.set_ceilings(
@@ -184,9 +186,10 @@ class Run:
         lockdown.seal(server.filter)
         candidate.run(3)
 
-    def _be_judge(self, channel: int, report: int) -> None:
+    def _be_judge(self, channel: int, report: int, streams: tuple[int, ...]) -> None:
         server, order = self._server, self._order
-        lockdown.keep_descriptors(server.orders, server.null, server.null, channel, report)
+        ends = (streams[1], streams[2]) if streams else ()
+        lockdown.keep_descriptors(server.orders, server.null, server.null, channel, report, *ends)
         memory = server.judge_memory + server.mapped_bytes
         lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
         if server.own_users:
@@ -194,7 +197,7 @@ class Run:
         else:
             lockdown.become(server.judge_uid)
         lockdown.seal(server.filter)
-        judge.run(0, order.job_bytes, 3, 4)
+        judge.run(0, order.job_bytes, 3, 4, (5, 6) if streams else None)
 
     # -- watching
 
@@ -214,7 +217,7 @@ class Run:
             if judge_end in ready:
                 break
             if candidate_end in ready:
-                poll.unregister(candidate_end)
+                break  # what it leaves running, holding its streams, ends with it
             if printed in ready and not self._count_prints(printed):
                 poll.unregister(printed)
             now = time.monotonic()
@@ -273,7 +276,8 @@ class Run:
         uid = self._server.candidate_uid()
         self._candidate_exit, spent = self._server.sweeper.end(self._candidate, self._judge, uid, bool(others))
         self._account(spent)
-        if not select.select([judge_end], [], [], _JUDGE_GRACE_S)[0]:
+        grace_s = _JUDGE_GRACE_S if self._end else max(_JUDGE_GRACE_S, self._order.wall_s)
+        if not select.select([judge_end], [], [], grace_s)[0]:
             os.kill(self._judge, signal.SIGKILL)
         _, status = os.waitpid(self._judge, 0)
         self._judge_exit = os.waitstatus_to_exitcode(status)

@@ -109,14 +109,18 @@ def test_containers_of_the_dead_are_swept_and_those_of_the_living_are_not() -> N
 def test_slots_are_recycled_and_closing_leaves_nothing(backend: str) -> None:
     if backend == "docker":
         require_engine()
-    before = set(_children(os.getpid()))
+
+    def left() -> set[object]:
+        own: set[object] = set(_children(os.getpid()))
+        if backend == "docker":
+            listed = engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+            own |= {one.id for one in listed if f":{os.getpid()}:" in one.labels[OWNER_LABEL]}
+        return own
+
+    before = left()
     with BlockingExecutor(SandboxConfig(backend=Backend(backend), slots=1, recycle_after=3)) as executor:
         assert all(executor.run(RIGHT, SUITE, Limits()).passed for _ in range(8))
-    assert _eventually(lambda: set(_children(os.getpid())) <= before)
-    if backend == "docker":
-        own = f":{os.getpid()}:"
-        listed = engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
-        assert not [one for one in listed if own in one.labels[OWNER_LABEL]]
+    assert _eventually(lambda: left() <= before)
 
 
 async def test_a_slot_that_dies_in_a_run_is_replaced_and_the_run_repeated() -> None:
