@@ -16,7 +16,7 @@ help: ## what there is
 setup: ## .venv with the locked packages (CPU or GPU build, by what the machine has)
 	@deploy/setup.sh
 
-quickstart: setup ## sets up and trains a small model on what its programs do (minutes)
+quickstart: setup images ## sets up and trains a small model on what its programs do (minutes)
 	@$(VENV)/crucible run recipes/quickstart.yaml
 
 test: setup images ## the tests of the CI tier

@@ -67,7 +67,6 @@ class RunContext:
 
     async def serve(self, model: Path, version: WeightsVersion) -> None:
         """Makes the generators sample with the weights in ``model``: by a push where the shape is the same."""
-        await self.executors.start()
         shape = _shape(model)
         if self.generators.running and shape == self._served_shape:
             await self.generators.push(self.publish_folder(model, version), version)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from cluster.config import RayConfig
 from cluster.errors import ClusterError
 
 _OBJECT_STORE_BYTES = 1 << 30
+_CONNECT_TIMEOUT_S = 10.0
 SANDBOX_RESOURCE = "sandbox"
 
 
@@ -26,8 +29,10 @@ def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_
     Raises ClusterError in one sentence. A cluster that was started here is shut down on the way out.
     """
     address = os.environ.get("RAY_ADDRESS") or config.address
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         if address:
+            _check_answers(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             _check_memory(memory_gb + config.memory_reserve_gb)
@@ -43,10 +48,18 @@ def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterError(f"{where} could not be {'joined' if address else 'started'}: {first_line}") from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would skip our way out
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raises OSError if nothing listens at ``host:port``: Ray itself would try for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
 
 
 def _check_memory(needed_gb: float) -> None:

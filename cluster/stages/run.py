@@ -26,6 +26,8 @@ async def run_stages(
     for done in finished:
         panel.end(done.name)
     try:
+        if any(stage.kind != "sft" for stage in config.stages[len(finished) :]):
+            await context.executors.start()  # first of all: a missing engine or image is told before any training
         with panel:
             for stage in config.stages[len(finished) :]:
                 finished.append(await _run_stage(context, stage))

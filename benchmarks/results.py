@@ -1,0 +1,88 @@
+"""Runs every experiment whose arms are missing, and writes docs/results.md from the arms.
+
+python -m benchmarks.results            runs, then writes
+python -m benchmarks.results --write    writes only
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks import quickstart
+
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
+_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
+
+_HEAD = """# Results
+
+Every table is made from the JSON files in `benchmarks/arms/` by `python -m benchmarks.results --write`; `make results`
+runs the arms that are missing. Nothing here is typed by hand.
+
+## The quick start
+
+The whole main job from one command: `crucible run recipes/<recipe>` on the machine named below. Pass@1 is measured on
+400 held-out compositions (two samples each at temperature 1, and one greedy) that no stage has seen. The interval of a
+difference is over problems, paired, 95 %. *Shuffled* is the critic recipe with the rewards of each step's trajectories
+dealt out anew at random. EV: the critic's explained variance, on held-out rollouts after the warm-up, and on all
+rollouts over the last quarter of the steps.
+
+"""
+
+
+def _arms(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def _cell(estimate: dict[str, float], sign: str = "") -> str:
+    return f"{estimate['mean']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def quickstart_table(arms: list[dict[str, Any]]) -> list[str]:
+    """One row an arm, then one a recipe over its seeds."""
+    lines = [
+        "| arm | before | after | difference | greedy before, after | EV warm, last quarter | wall s | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        lines.append(
+            f"| {arm['arm']} | {arm['before']['mean']:.3f} | {arm['after']['mean']:.3f} "
+            f"| {_cell(arm['difference'], '+')} "
+            f"| {arm['before_greedy']['mean']:.3f}, {arm['after_greedy']['mean']:.3f} "
+            f"| {_number(arm['explained_variance_warm'])}, {_number(arm['explained_variance_last_quarter'])} "
+            f"| {arm['wall_s']:.0f} | {arm['cpu_s']:.0f} |"
+        )
+    lines += ["", "| recipe | seeds | mean difference, 95 % over seeds |", "|---|---|---|"]
+    groups: dict[str, list[float]] = {}
+    for arm in arms:
+        groups.setdefault(arm["arm"].rsplit("-", 1)[0], []).append(arm["difference"]["mean"])
+    lines += [f"| {name} | {len(values)} | {_over_seeds(values)} |" for name, values in groups.items()]
+    return lines
+
+
+def _over_seeds(values: list[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:+.3f} (one seed: no interval)"
+    half = _T_95[len(values)] * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):+.3f} ± {half:.3f}"
+
+
+def main() -> None:
+    if "--write" not in sys.argv:
+        quickstart.main()
+    arms = _arms(quickstart.ARMS)
+    body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
+    machines = sorted({arm["machine"] for arm in arms})
+    DOCS.write_text(_HEAD + body + (f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"))
+
+
+if __name__ == "__main__":
+    main()
