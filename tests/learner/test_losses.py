@@ -9,7 +9,7 @@ from learner.losses import clipped_policy_loss, clipped_value_loss
 F64 = torch.float64
 
 
-def policy_loss(ratios, advantages, weights=None, clip=(0.2, 0.2)):
+def policy_loss(ratios, advantages, weights=None, clip=(0.2, 0.2), dual_clip=None, importance=None):
     """Loss with the ratios given, and its gradient in the current log-probabilities."""
     current = tensor(ratios, dtype=F64).log().requires_grad_()
     result = clipped_policy_loss(
@@ -19,6 +19,8 @@ def policy_loss(ratios, advantages, weights=None, clip=(0.2, 0.2)):
         weights=tensor(weights, dtype=F64) if weights else torch.full((len(ratios),), 1 / len(ratios), dtype=F64),
         clip_low=clip[0],
         clip_high=clip[1],
+        dual_clip=dual_clip,
+        importance=None if importance is None else tensor(importance, dtype=F64),
     )
     (gradient,) = torch.autograd.grad(result.loss, current)
     return result._replace(loss=result.loss.detach()), gradient.tolist()
@@ -77,6 +79,30 @@ def test_no_gradient_flows_into_advantages_or_behaviour():
     result.loss.backward()
     assert behaviour.grad is None
     assert advantages.grad is None
+
+
+def test_the_dual_clip_bounds_what_a_bad_token_can_cost():
+    plain, free = policy_loss([5.0, 2.0], [-1.0, -1.0])
+    assert float(plain.loss) == pytest.approx(3.5)
+    bounded, gradient = policy_loss([5.0, 2.0], [-1.0, -1.0], dual_clip=3.0)
+    assert float(bounded.loss) == pytest.approx((3.0 + 2.0) / 2)
+    assert float(bounded.dual_clip_fraction) == 0.5
+    assert gradient == [0.0, free[1]]
+    wide, _ = policy_loss([5.0, 2.0], [-1.0, -1.0], dual_clip=1e9)
+    assert float(wide.loss) == float(plain.loss)
+    assert (
+        float(policy_loss([5.0], [1.0], dual_clip=3.0)[0].dual_clip_fraction) == 0.0
+    )  # good tokens are not its concern
+
+
+def test_importance_scales_loss_and_gradient():
+    plain, gradient = policy_loss([1.1, 0.9], [1.0, -1.0])
+    twice, double = policy_loss([1.1, 0.9], [1.0, -1.0], importance=[2.0, 2.0])
+    assert float(twice.loss) == pytest.approx(2 * float(plain.loss))
+    assert double == pytest.approx([2 * g for g in gradient])
+    nan = float("nan")
+    padded, _ = policy_loss([1.1, 0.9, nan], [1.0, -1.0, nan], weights=[0.5, 0.5, 0], importance=[2.0, 2.0, nan])
+    assert float(padded.loss) == pytest.approx(float(twice.loss))
 
 
 def value_loss(values, old_values, returns, clip, weights=None):

@@ -11,6 +11,7 @@ import torch
 from learner import losses
 from learner.config import (
     GAE,
+    AdaptiveKLConfig,
     BestOfN,
     BestRandom,
     BestWorst,
@@ -320,6 +321,52 @@ def test_an_entropy_bonus_raises_the_entropy(tiny_model, groups):
         return learner.step(groups).metrics["policy/entropy"]
 
     assert after(0.5) > after(0.0)
+
+
+def test_a_correction_reduces_to_plain_ppo_where_trainer_and_generator_agree(tiny_model, groups):
+    plain, corrected = (
+        PPOLearner(copy.deepcopy(tiny_model), config(advantage=GroupBaseline(), correction=correction))
+        for correction in (None, Correction())
+    )
+    plain.step(groups)
+    result = corrected.step(groups)
+    assert result.metrics["policy/importance_mean"] == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(weights_of(corrected.policy), weights_of(plain.policy), rtol=1e-3, atol=1e-5)
+
+
+def test_a_trajectory_of_another_policy_is_masked(tiny_model, groups):
+    stranger = groups[1][2]
+    turn = dataclasses.replace(stranger.turns[0], behaviour_logprobs=stranger.turns[0].behaviour_logprobs - 3)
+    groups[1][2] = dataclasses.replace(stranger, turns=(turn,))
+    settings = config(advantage=GroupBaseline(), correction=Correction(mask_low=0.5, mask_high=2.0))
+    result = PPOLearner(tiny_model, settings).step(groups)
+    dropped = {outcome.id: outcome.drop_reason for outcome in result.outcomes if not outcome.kept}
+    assert dropped == {stranger.id: "mismatch"}
+
+
+def test_an_adaptive_coefficient_and_running_moments_go_into_the_checkpoint(tiny_model, groups, tmp_path):
+    settings = config(
+        kl=KLConfig(adaptive=AdaptiveKLConfig(target=1e-6, horizon=100.0)), reward_normalisation="standardise"
+    )
+    learner = PPOLearner(copy.deepcopy(tiny_model), settings)
+    learner.step(groups)
+    learner.step(groups)
+    learner.save(tmp_path / "checkpoint")
+    resumed = PPOLearner(copy.deepcopy(tiny_model), settings)
+    resumed.load(tmp_path / "checkpoint")
+    assert resumed.kl_coefficient == learner.kl_coefficient != 0.02
+    assert resumed.moments == learner.moments
+    assert learner.moments.count == 40
+
+
+def test_normalised_rewards_do_not_change_what_is_kept(tiny_model, groups):
+    kept = [
+        PPOLearner(copy.deepcopy(tiny_model), config(filter=BestRandom(), reward_normalisation=how))
+        .step(groups)
+        .trained_ids
+        for how in ("none", "scale", "standardise")
+    ]
+    assert kept[0] == kept[1] == kept[2]
 
 
 # --- metrics

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from learner.config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
+from learner.config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
 from learner.selection import identity_keys, rank, select
 from problems.identity import TrajectoryId
 
@@ -107,3 +107,33 @@ def test_groups_that_are_too_small_are_refused():
     with pytest.raises(ValueError, match="empty group"):
         kept(KeepAll(), [])
     assert kept(RandomK(k=4), [1.0, 2.0]) == [0, 1]
+
+
+def test_pow_k_draws_without_replacement_in_proportion_to_its_weights():
+    rewards, draws, counts = np.array([1.0, -0.5, 0.0, 0.5]), 20_000, np.zeros(4)
+    for keys in np.random.default_rng(0).integers(0, 2**63, (draws, 4), dtype=np.uint64):
+        kept = select(PowerK(power=1.0, count=1), rewards=rewards, tie_keys=keys, draw_keys=keys)
+        counts[kept] += 1
+    assert counts / draws == pytest.approx([0.5, 0.25, 0.0, 0.25], abs=1.5 / draws**0.5)
+
+
+def test_pow_k_drops_no_failure_for_want_of_successes():
+    assert len(kept(PowerK(count=2), [0.0, 0.0, 0.0])) == 2  # all weights 0: uniform
+    assert 1 in kept(PowerK(count=2), [0.0, 1.0, 0.0])
+
+
+def test_pow_k_depends_on_the_scale_as_no_other_does():
+    rewards = np.array([0.9, 0.1, -0.2, 0.3, 0.5])
+    problems = [f"p{i}" for i in range(50)]
+    shifted = [kept(PowerK(), rewards + 5, problem=p) for p in problems]
+    assert shifted != [kept(PowerK(), rewards, problem=p) for p in problems]
+
+
+def test_thresholds_by_hand():
+    rewards = [0.9, 0.5, 0.2, -0.1]
+    assert kept(Threshold(high=0.5, rest="drop"), rewards) == [0, 1]
+    assert kept(Threshold(high=0.5, rest="bottom", low=0.0), rewards) == [0, 1, 3]
+    assert kept(Threshold(high=2.0, rest="drop"), rewards) == []
+    halves = [kept(Threshold(high=0.5, rest="half"), rewards, problem=f"p{i}") for i in range(400)]
+    assert all({0, 1} <= set(members) for members in halves)
+    assert sum(2 in members for members in halves) == pytest.approx(200, abs=3 * 10)
