@@ -118,32 +118,33 @@ class _Job:
             group_timeout_s=self.stage.group_timeout_s,
         )
 
-    def _ask(self, stage_name: str, draw: Draw, index: int) -> Ask:
+    def _ask(self, stage_name: str, draw: Draw, index: int, num_samples: int) -> Ask:
         return Ask(
             self.context.config.name,
             stage_name,
             draw.epoch,
             index,
             draw.problem,
-            self.stage.samples_per_prompt,
+            num_samples,
             self.stage.sampling.temperature,
         )
 
     async def _produce(self, draw: Draw, position: int) -> Group:
-        return await self.rollout.group(self._ask(self.stage.name, draw, position))
+        return await self.rollout.group(self._ask(self.stage.name, draw, position, self.stage.samples_per_prompt))
 
     async def _warm_up(self) -> None:
         """Rollouts of the frozen policy teach the critic before the first policy step."""
         num_groups = self.stage.warmup_groups
         if not num_groups:
             return
+        num_samples = self.stage.warmup_samples_per_prompt
         name = self.stage.name + _WARMUP
         stream = ProblemStream(self.stream.problems, derive_seed("warm-up", self.context.config.seed))
         done = 0
 
         async def one(position: int) -> Group:
             nonlocal done
-            group = await self.rollout.group(self._ask(name, stream.at(position), position))
+            group = await self.rollout.group(self._ask(name, stream.at(position), position, num_samples))
             done += 1
             note = f"critic warm-up: {done}/{num_groups} groups"
             self.context.panel.progress(self.stage.name, 0.0, note)
