@@ -5,6 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 UV_VERSION=0.13.8
+export UV_SYSTEM_CERTS=1 # trust what the machine trusts: company networks bring certificates of their own
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
