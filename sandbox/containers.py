@@ -99,8 +99,8 @@ class DockerSlot(Slot):
     async def connect(self) -> Connection:
         try:
             raw = await asyncio.to_thread(self._create)
-        except docker.errors.DockerException as error:
-            raise SlotDiedError(f"the engine did not start a container: {error}") from None
+        except (docker.errors.DockerException, OSError) as error:
+            raise SlotDiedError(f"the engine did not start a container: {str(error)[:300]}") from None
         source, self._writer = await asyncio.open_connection(sock=raw)
         reader = asyncio.StreamReader()
         self._pump = asyncio.create_task(self._demultiplex(source, reader))

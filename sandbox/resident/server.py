@@ -31,6 +31,8 @@ from .seccomp import Filter
 from .wire import PeerGoneError, read_exactly, write_all
 
 _JUDGE_CPU_S = 30
+# An engine that was killed, or a line that was cut, may leave our input open for ever with nobody behind it.
+_IDLE_S = 3600.0
 _JUDGE_GRACE_S = 2.0
 _FIRST_TICK_S = 0.1
 _MIN_TICK_S = 0.02
@@ -77,10 +79,11 @@ class Server:
         """Runs orders until the client goes away."""
         hello = json.dumps({"memory_limit_bytes": accounts.memory_limit_bytes(), "python": sys.version}).encode()
         write_all(self.results, LENGTH.pack(len(hello)) + hello)
-        while True:
+        while select.select([self.orders], [], [], _IDLE_S)[0]:
             order = Order.unpack(read_exactly(self.orders, ORDER_BYTES))
             self.num_runs += 1
             Run(self, order).perform()
+        os._exit(0)
 
     @property
     def judge_uid(self) -> int:
