@@ -21,7 +21,7 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class TestShareConfig(_Settings):
+class ShareOfTestsConfig(_Settings):
     """Pays ``weight`` times the share of the suite's cases that passed."""
 
     kind: Literal["test_share"] = "test_share"
@@ -54,7 +54,7 @@ class LengthCutConfig(_Settings):
 
 
 ExecutionTermConfig = Annotated[
-    TestShareConfig | AllPassedConfig | CompileErrorConfig | LengthCutConfig, Field(discriminator="kind")
+    ShareOfTestsConfig | AllPassedConfig | CompileErrorConfig | LengthCutConfig, Field(discriminator="kind")
 ]
 
 
@@ -65,7 +65,7 @@ def is_cut(attempt: Attempt) -> bool:
 
 def _value(config: ExecutionTermConfig, verdict: Verdict) -> float:
     match config:
-        case TestShareConfig():
+        case ShareOfTestsConfig():
             return config.weight * verdict.num_passed / verdict.num_cases
         case AllPassedConfig():
             return config.weight if verdict.passed else 0.0

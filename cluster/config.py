@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from actors.config import GeneratorConfig
-from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermConfig, LengthCutConfig, TestShareConfig
+from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermConfig, LengthCutConfig, ShareOfTestsConfig
 from cluster.errors import ConfigError
 from learner.config import GAE, NewModelConfig, PPOConfig, SFTConfig
 from problems.synthetic import CorpusConfig
@@ -149,7 +149,7 @@ class PPOStage(StageBase):
     sampling: SamplingConfig = SamplingConfig()
     """How completions are sampled."""
     rewards: tuple[ExecutionTermConfig, ...] = (
-        TestShareConfig(),
+        ShareOfTestsConfig(),
         AllPassedConfig(),
         CompileErrorConfig(),
         LengthCutConfig(),

@@ -129,6 +129,8 @@ class Rollout:
         trajectory = Trajectory(generated.result.id, ask.index, (turn,))
         if turn.finish_reason is FinishReason.ABORTED:
             return JournalEntry(replace(trajectory, drop_reason="aborted"))
+        if self._terms and not len(turn.completion_ids):  # a stop string came first: there is no token to train
+            return JournalEntry(replace(trajectory, drop_reason="empty"))
         pieces = self._token_bytes.pieces(turn.completion_ids.tolist())
         extraction = extract_program(ask.problem, b"".join(pieces))
         attempt = Attempt(ask.problem, trajectory, extraction, ByteMap.build(pieces, extraction), None)

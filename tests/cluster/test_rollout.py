@@ -1,0 +1,170 @@
+"""From completion to reward: what is executed, what is paid, and what a fault of ours does to a trajectory."""
+
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from actors.executor import Executed, Execution
+from actors.generator import GenerationRequest, GenerationResult
+from actors.rewards import AllPassedConfig, CompileErrorConfig, LengthCutConfig, ShareOfTestsConfig, build_terms
+from cluster.config import SamplingConfig
+from cluster.pools import Generated
+from cluster.rollout import Ask, Group, Rollout
+from learner.trajectory import FinishReason, Turn, VersionSpan
+from problems.identity import WeightsVersion
+from problems.problem import CompletionStyle, FunctionSuite, Problem
+from problems.prompting import PromptStyle, TokenBytes
+from sandbox.verdict import CaseResult, Outcome, Verdict
+
+EOS = 256
+PROMPT = "def f(x):\n"
+PROBLEM = Problem(
+    "p", "python", PROMPT, CompletionStyle.CONTINUE,
+    {"main": FunctionSuite(("f",), "", ("assert f(1) == 1", "assert f(2) == 2"))},
+)  # fmt: skip
+
+
+class Bytes:
+    """A tokenizer of one token a byte."""
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:  # noqa: ARG002
+        return list(text.encode())
+
+    def apply_chat_template(self, conversation, **kwargs):
+        raise NotImplementedError
+
+
+def token_bytes() -> TokenBytes:
+    vocabulary = {f"<0x{byte:02X}>": byte for byte in range(256)} | {"</s>": EOS}
+    return TokenBytes(vocabulary, [EOS])
+
+
+class Generators:
+    """Gives back the completions that a test wants, the last first."""
+
+    def __init__(self, completions: Sequence[tuple[str, FinishReason]]) -> None:
+        self.completions = completions
+        self.requests: list[GenerationRequest] = []
+
+    async def stream(self, requests: Sequence[GenerationRequest]) -> AsyncIterator[Generated]:
+        self.requests = list(requests)
+        for request, (text, reason) in reversed(list(zip(requests, self.completions, strict=True))):
+            ids = [*text.encode(), *([EOS] if reason is FinishReason.STOP else [])]
+            turn = Turn(
+                request.prompt_ids,
+                np.array(ids, np.int32),
+                np.ones(len(ids), np.bool_),
+                np.full(len(ids), -0.5, np.float32),
+                (VersionSpan(WeightsVersion(0, 0), 0, len(ids)),),
+                reason,
+            )
+            yield Generated(GenerationResult(request.id, turn), "generator-0", 1.0, 2.0)
+
+
+class Executors:
+    """Answers by the program's text; remembers what it was given."""
+
+    def __init__(self, verdicts: dict[str, Verdict]) -> None:
+        self.verdicts = verdicts
+        self.seen: list[Execution] = []
+
+    async def run(self, work: Execution) -> Executed:
+        self.seen.append(work)
+        return Executed(self.verdicts[work.program.source.decode()], 2.0, 3.0)
+
+
+class Spans:
+    def __init__(self) -> None:
+        self.spans = []
+
+    def span(self, span) -> None:
+        self.spans.append(span)
+
+
+def verdict(*outcomes: Outcome) -> Verdict:
+    failing = [outcome for outcome in outcomes if outcome is not Outcome.PASSED]
+    cases = tuple(CaseResult(outcome) for outcome in outcomes)
+    return Verdict(failing[0] if failing else Outcome.PASSED, num_cases=2, cases=cases)
+
+
+async def roll(completions, verdicts, *, terms=None, execute_cut=False) -> tuple[Group, Generators, Executors]:
+    generators, executors = Generators(completions), Executors({PROMPT + key: v for key, v in verdicts.items()})
+    configs = [ShareOfTestsConfig(), AllPassedConfig(), CompileErrorConfig(), LengthCutConfig()]
+    rollout = Rollout(
+        generators,
+        executors,
+        terms=build_terms(configs) if terms is None else terms,
+        style=PromptStyle("plain", (EOS,)),
+        tokenizer=Bytes(),
+        token_bytes=token_bytes(),
+        sampling=SamplingConfig(max_new_tokens=32),
+        execute_cut=execute_cut,
+        metrics=Spans(),
+    )
+    group = await rollout.group(Ask("run", "stage", 3, 7, PROBLEM, len(completions), 1.0))
+    return group, generators, executors
+
+
+async def test_rewards_are_those_of_the_verdicts_and_stand_in_the_order_of_the_samples() -> None:
+    stop = FinishReason.STOP
+    group, generators, _ = await roll(
+        [("right", stop), ("half", stop), ("(", stop)],
+        {
+            "right": verdict(Outcome.PASSED, Outcome.PASSED),
+            "half": verdict(Outcome.PASSED, Outcome.WRONG_ANSWER),
+            "(": Verdict(Outcome.COMPILE_ERROR, num_cases=2),
+        },
+    )
+    rewards = [entry.trajectory.reward for entry in group.entries]
+    assert rewards == [0.5 + 0.5, 0.25, -0.2]
+    assert [entry.trajectory.passed for entry in group.entries] == [True, False, False]
+    assert [entry.trajectory.id.sample_index for entry in group.entries] == [0, 1, 2]
+    assert {entry.trajectory.group for entry in group.entries} == {7}
+    assert len({request.id.sampling_seed() for request in generators.requests}) == 3
+    assert bytes(generators.requests[0].prompt_ids.tolist()) == PROMPT.encode()
+
+
+async def test_a_cut_completion_earns_its_own_term_and_is_not_executed_in_training() -> None:
+    group, _, executors = await roll([("ri", FinishReason.LENGTH)], {})
+    assert [(event.term, event.value) for event in group.entries[0].trajectory.events] == [("length_cut", -0.2)]
+    assert group.entries[0].outcome == "cut"
+    assert executors.seen == []
+
+
+async def test_a_cut_completion_is_executed_in_evaluation() -> None:
+    passed = {"ri": verdict(Outcome.PASSED, Outcome.PASSED)}
+    group, _, _ = await roll([("ri", FinishReason.LENGTH)], passed, terms=[], execute_cut=True)
+    assert group.entries[0].trajectory.passed is True
+
+
+async def test_a_fault_of_the_sandbox_is_no_reward_but_a_reason_to_drop() -> None:
+    broken = Verdict(Outcome.INFRASTRUCTURE_ERROR, num_cases=2, detail="the engine died")
+    group, _, _ = await roll([("x", FinishReason.STOP)], {"x": broken})
+    trajectory = group.entries[0].trajectory
+    assert trajectory.events == ()
+    assert trajectory.drop_reason == "infrastructure:test_share"
+    evaluated, _, _ = await roll([("x", FinishReason.STOP)], {"x": broken}, terms=[])
+    assert evaluated.entries[0].trajectory.passed is None
+
+
+async def test_an_aborted_completion_is_neither_executed_nor_trained() -> None:
+    group, _, executors = await roll([("ri", FinishReason.ABORTED)], {})
+    assert group.entries[0].trajectory.drop_reason == "aborted"
+    assert executors.seen == []
+
+
+async def test_an_empty_completion_has_nothing_to_train_and_is_still_evaluated() -> None:
+    empty = ("", FinishReason.LENGTH)  # without an end token, as after a stop string
+    group, _, _ = await roll([empty], {})
+    assert group.entries[0].trajectory.drop_reason == "empty"
+    failing = {"": verdict(Outcome.WRONG_ANSWER)}
+    evaluated, _, _ = await roll([empty], failing, terms=[], execute_cut=True)
+    assert evaluated.entries[0].trajectory.passed is False
+
+
+async def test_all_cases_run_where_a_share_is_paid_and_the_first_failure_ends_an_evaluation() -> None:
+    passed = {"right": verdict(Outcome.PASSED, Outcome.PASSED)}
+    _, _, training = await roll([("right", FinishReason.STOP)], passed)
+    _, _, evaluation = await roll([("right", FinishReason.STOP)], passed, terms=[])
+    assert training.seen[0].stop_at_first_failure is False
+    assert evaluation.seen[0].stop_at_first_failure is True
