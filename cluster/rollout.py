@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from problems.prompting import PromptStyle, TokenBytes, Tokenizer, render_prompt
 from sandbox.verdict import Outcome, Program, Verdict
 
 MAIN_SUITE = "main"
+_GROUPS_IN_FLIGHT = 256  # enough to keep the engines full; thousands slow Ray and the engines' queues down
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +105,23 @@ class Rollout:
             raise
         ordered = sorted(entries, key=lambda entry: entry.trajectory.id.sample_index)
         return Group(ask.index, ask.problem, tuple(ordered))
+
+    async def groups(self, asks: Sequence[Ask], on_done: Callable[[], None]) -> list[Group]:
+        """All groups of ``asks``, in order. A few hundred are in flight; each that ends lets the next one in."""
+        slots = asyncio.Semaphore(_GROUPS_IN_FLIGHT)
+
+        async def one(ask: Ask) -> Group:
+            async with slots:
+                group = await self.group(ask)
+            on_done()
+            return group
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(one(ask)) for ask in asks]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in running]
 
     def _prompt_ids(self, problem: Problem) -> list[int]:
         if problem.id not in self._prompts:

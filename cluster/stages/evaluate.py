@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,13 +11,11 @@ from cluster.config import EvaluateStage
 from cluster.context import RunContext
 from cluster.inputs import problems_of
 from cluster.journal import write_journal
-from cluster.rollout import Ask, Group, Rollout
+from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion
-from problems.problem import Problem
 
-_GROUPS_IN_FLIGHT = 256
 _RESULTS = "results.json"
 
 
@@ -33,36 +30,20 @@ async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolde
     passes += [(f"{stage.name}.greedy", 1, 0.0)] if stage.greedy else []
     context.panel.begin(stage.name, len(kept) * len(passes))
     await context.serve(model, version)
-    groups = {
-        name: await _measure(context, rollout, stage, name, kept, num_samples, temperature)
-        for name, num_samples, temperature in passes
-    }
+
+    def count() -> None:
+        context.panel.progress(stage.name, context.panel.rows[stage.name].done + 1)
+
+    groups: dict[str, list[Group]] = {}
+    for name, num_samples, temperature in passes:
+        asks = [
+            Ask(context.config.name, name, 0, index, problem, num_samples, temperature)
+            for index, problem in enumerate(kept)
+        ]
+        groups[name] = await rollout.groups(asks, count)
     for name, measured in groups.items():
         write_journal(folder.trajectories / name, version, [entry for group in measured for entry in group.entries])
     return _summary(context, stage, folder, groups, len(problems) - len(kept))
-
-
-async def _measure(
-    context: RunContext,
-    rollout: Rollout,
-    stage: EvaluateStage,
-    name: str,
-    problems: Sequence[Problem],
-    num_samples: int,
-    temperature: float,
-) -> list[Group]:
-    """All groups of one pass. At most a few hundred are in flight; each that ends lets the next one in."""
-    slots = asyncio.Semaphore(_GROUPS_IN_FLIGHT)
-
-    async def one(index: int, problem: Problem) -> Group:
-        async with slots:
-            group = await rollout.group(Ask(context.config.name, name, 0, index, problem, num_samples, temperature))
-        context.panel.progress(stage.name, context.panel.rows[stage.name].done + 1)
-        return group
-
-    async with asyncio.TaskGroup() as tasks:
-        running = [tasks.create_task(one(index, problem)) for index, problem in enumerate(problems)]
-    return [task.result() for task in running]
 
 
 def _pass_rates(groups: Sequence[Group]) -> tuple[dict[str, float], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -140,19 +141,14 @@ class _Job:
         num_samples = self.stage.warmup_samples_per_prompt
         name = self.stage.name + _WARMUP
         stream = ProblemStream(self.stream.problems, derive_seed("warm-up", self.context.config.seed))
-        done = 0
-
-        async def one(position: int) -> Group:
-            nonlocal done
-            group = await self.rollout.group(self._ask(name, stream.at(position), position, num_samples))
-            done += 1
-            note = f"critic warm-up: {done}/{num_groups} groups"
-            self.context.panel.progress(self.stage.name, 0.0, note)
-            return group
-
-        async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one(position)) for position in range(num_groups)]
-        groups = [task.result() for task in running]
+        done = itertools.count(1)
+        asks = [self._ask(name, stream.at(position), position, num_samples) for position in range(num_groups)]
+        groups = await self.rollout.groups(
+            asks,
+            lambda: self.context.panel.progress(
+                self.stage.name, 0.0, f"critic warm-up: {next(done)}/{num_groups} groups"
+            ),
+        )
         entries = [entry for group in groups for entry in group.entries]
         write_journal(self.folder.trajectories / "warmup", WeightsVersion(self.lineage, 0), entries)
         train, held_out = _split_by_problem(groups)
