@@ -25,7 +25,7 @@ from problems.prompting import PromptStyle, TokenBytes, Tokenizer, render_prompt
 from sandbox.verdict import Outcome, Program, Verdict
 
 MAIN_SUITE = "main"
-_GROUPS_IN_FLIGHT = 256  # enough to keep the engines full; thousands slow Ray and the engines' queues down
+_WAVE_SAMPLES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +92,51 @@ class Rollout:
         Consumes the prompt; waits for the generator (all samples on one engine), then for executor and reward terms,
         each completion by itself; is unblocked by the last of them.
         """
+        return await self._scored(ask, await self._sample(ask))
+
+    async def groups(self, asks: Sequence[Ask], on_done: Callable[[], None]) -> list[Group]:
+        """All groups of ``asks``, in order; ``on_done`` is called after each.
+
+        Goes in waves: the next is sampled when all of the last are sampled, and all of the one before it scored. An
+        engine's step costs nearly the same for one request as for a hundred; fed one by one as executors become free,
+        the engines would spend the machine on steps that are almost empty.
+        """
+        per_wave = max(1, _WAVE_SAMPLES // max(ask.num_samples for ask in asks)) if asks else 1
+        scoring: list[list[asyncio.Task[Group]]] = []
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for start in range(0, len(asks), per_wave):
+                    await asyncio.gather(*(scoring[-2] if len(scoring) > 1 else []))
+                    wave = asks[start : start + per_wave]
+                    sampling = [tasks.create_task(self._sample(ask)) for ask in wave]
+                    sampled = await asyncio.gather(*sampling)
+                    scoring.append([tasks.create_task(self._scored(*pair)) for pair in zip(wave, sampled, strict=True)])
+                    for task in scoring[-1]:
+                        task.add_done_callback(lambda _: on_done())
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for wave in scoring for task in wave]
+
+    async def _sample(self, ask: Ask) -> list[asyncio.Task[JournalEntry]]:
+        """Samples one group; each completion's execution begins the moment it is finished. Returns those tasks."""
         scoring: list[asyncio.Task[JournalEntry]] = []
         try:
             async for generated in self._generators.stream(self._requests(ask)):
                 self._metrics.span(Span(generated.who, "generate", generated.start, generated.end))
                 scoring.append(asyncio.create_task(self._score(ask, generated)))
+        except BaseException:
+            await _give_up(scoring)
+            raise
+        return scoring
+
+    async def _scored(self, ask: Ask, scoring: list[asyncio.Task[JournalEntry]]) -> Group:
+        try:
             entries = await asyncio.gather(*scoring)
         except BaseException:
-            for task in scoring:
-                task.cancel()
-            await asyncio.gather(*scoring, return_exceptions=True)
+            await _give_up(scoring)
             raise
         ordered = sorted(entries, key=lambda entry: entry.trajectory.id.sample_index)
         return Group(ask.index, ask.problem, tuple(ordered))
-
-    async def groups(self, asks: Sequence[Ask], on_done: Callable[[], None]) -> list[Group]:
-        """All groups of ``asks``, in order. A few hundred are in flight; each that ends lets the next one in."""
-        slots = asyncio.Semaphore(_GROUPS_IN_FLIGHT)
-
-        async def one(ask: Ask) -> Group:
-            async with slots:
-                group = await self.group(ask)
-            on_done()
-            return group
-
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                running = [tasks.create_task(one(ask)) for ask in asks]
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
-        return [task.result() for task in running]
 
     def _prompt_ids(self, problem: Problem) -> list[int]:
         if problem.id not in self._prompts:
@@ -181,6 +196,12 @@ class Rollout:
                 return replace(attempt.trajectory, drop_reason=f"infrastructure:{term.name}")
             events.extend(scored)
         return replace(attempt.trajectory, events=tuple(events), passed=_passed(attempt.verdict))
+
+
+async def _give_up(tasks: Sequence[asyncio.Task[JournalEntry]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _passed(verdict: Verdict | None) -> bool | None:

@@ -1,8 +1,10 @@
 """From completion to reward: what is executed, what is paid, and what a fault of ours does to a trajectory."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
+import pytest
 
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest, GenerationResult
@@ -87,10 +89,9 @@ def verdict(*outcomes: Outcome) -> Verdict:
     return Verdict(failing[0] if failing else Outcome.PASSED, num_cases=2, cases=cases)
 
 
-async def roll(completions, verdicts, *, terms=None, execute_cut=False) -> tuple[Group, Generators, Executors]:
-    generators, executors = Generators(completions), Executors({PROMPT + key: v for key, v in verdicts.items()})
+def make_rollout(generators: Generators, executors: Executors, *, terms=None, execute_cut=False) -> Rollout:
     configs = [ShareOfTestsConfig(), AllPassedConfig(), CompileErrorConfig(), LengthCutConfig()]
-    rollout = Rollout(
+    return Rollout(
         generators,
         executors,
         terms=build_terms(configs) if terms is None else terms,
@@ -101,6 +102,11 @@ async def roll(completions, verdicts, *, terms=None, execute_cut=False) -> tuple
         execute_cut=execute_cut,
         metrics=Spans(),
     )
+
+
+async def roll(completions, verdicts, **settings) -> tuple[Group, Generators, Executors]:
+    generators, executors = Generators(completions), Executors({PROMPT + key: v for key, v in verdicts.items()})
+    rollout = make_rollout(generators, executors, **settings)
     group = await rollout.group(Ask("run", "stage", 3, 7, PROBLEM, len(completions), 1.0))
     return group, generators, executors
 
@@ -168,3 +174,31 @@ async def test_all_cases_run_where_a_share_is_paid_and_the_first_failure_ends_an
     _, _, evaluation = await roll([("right", FinishReason.STOP)], passed, terms=[])
     assert training.seen[0].stop_at_first_failure is False
     assert evaluation.seen[0].stop_at_first_failure is True
+
+
+async def test_many_groups_go_in_waves_and_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.rollout._WAVE_SAMPLES", 4)
+    generators = Generators([("right", FinishReason.STOP), ("half", FinishReason.STOP)])
+    executors = Executors(
+        {
+            PROMPT + "right": verdict(Outcome.PASSED, Outcome.PASSED),
+            PROMPT + "half": verdict(Outcome.PASSED, Outcome.WRONG_ANSWER),
+        }
+    )
+    rollout = make_rollout(generators, executors)
+    done: list[None] = []
+    asks = [Ask("run", "stage", 0, index, PROBLEM, 2, 1.0) for index in range(7)]
+    groups = await rollout.groups(asks, lambda: done.append(None))
+    assert [group.index for group in groups] == list(range(7))
+    assert len(done) == 7
+    assert len(executors.seen) == 14
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_a_failing_group_ends_all_and_leaves_no_task() -> None:
+    generators = Generators([("right", FinishReason.STOP)])
+    rollout = make_rollout(generators, Executors({}))
+    asks = [Ask("run", "stage", 0, index, PROBLEM, 1, 1.0) for index in range(3)]
+    with pytest.raises(KeyError):
+        await rollout.groups(asks, lambda: None)
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
