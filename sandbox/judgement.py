@@ -6,7 +6,7 @@ import functools
 import json
 import signal
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioCase, StdioSuite
@@ -120,7 +120,7 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
     )
     if not report:
         return _without_report(measured, end)
-    told: dict[str, Any] = json.loads(report)
+    told: dict[str, Any] = _shown(json.loads(report))
     if not told["started"] and end is End.JUDGED:
         detail = f"the program's process did not start (exit {result.candidate_exit})"
         return replace(measured, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=detail)
@@ -130,6 +130,18 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
     if told["load"]:
         return _not_loaded(measured, end, told["load"], told["gone"])
     return _judged(measured, end, told)
+
+
+def _shown(told: Any) -> Any:
+    """The report with its texts as they may go to a terminal: they quote what a program says, control characters,
+    lone surrogates, marks of direction and all."""
+    if isinstance(told, str):
+        return "".join(character if character.isprintable() else "\ufffd" for character in told)
+    if isinstance(told, list):
+        return [_shown(item) for item in cast("list[Any]", told)]
+    if isinstance(told, dict):
+        return {key: _shown(item) for key, item in cast("dict[str, Any]", told).items()}
+    return told
 
 
 def _without_report(measured: Verdict, end: End) -> Verdict:

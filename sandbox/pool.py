@@ -149,8 +149,9 @@ class SlotPool:
             verdict = script_verdict_of(result, report, isolation)
         else:
             verdict = verdict_of(work.num_cases, result, report, isolation)
-        if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR and slot.last_words():
-            slot.is_odd = True
+        # Where more went wrong than a program can be expected to do, the next one gets a fresh slot.
+        is_ours = verdict.outcome is Outcome.INFRASTRUCTURE_ERROR and bool(slot.last_words())
+        slot.is_odd = slot.is_odd or is_ours or not report
         return verdict
 
     def _release(self, slot: Slot) -> None:

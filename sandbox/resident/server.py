@@ -30,7 +30,7 @@ from .protocol import LENGTH, ORDER_BYTES, End, Order, Result
 from .seccomp import Filter
 from .wire import PeerGoneError, read_exactly, write_all
 
-_JUDGE_CPU_S = 30
+_JUDGE_CPU_S = 10  # beyond what the candidate may use
 # An engine that was killed, or a line that was cut, may leave our input open for ever with nobody behind it.
 _IDLE_S = 3600.0
 _JUDGE_GRACE_S = 2.0
@@ -123,12 +123,13 @@ class Run:
         report = os.memfd_create("report")
         streams = (*os.pipe(), *os.pipe()) if self._order.is_script else ()
         # The candidate is forked first: what the judge learns later cannot be in its memory.
-        self._candidate = self._fork_candidate(theirs, prints, streams)
-        self._judge = self._fork(lambda: self._be_judge(ours, report, streams))
+        self._candidate = self._fork_alone(lambda: self._be_candidate(theirs, prints, streams))
+        self._judge = self._fork_alone(lambda: self._be_judge(ours, report, streams))
         for descriptor in (ours, theirs, prints, *streams):
             os.close(descriptor)
         self._watch(printed)
         self._send(report)
+        self._server.sweeper.expect_empty()
         os.close(printed)
         os.close(report)
 
@@ -146,13 +147,14 @@ class Run:
                 os._exit(70)
         return pid
 
-    def _fork_candidate(self, channel: int, prints: int, streams: tuple[int, ...]) -> int:
+    def _fork_alone(self, child: Callable[[], None]) -> int:
+        """Forks into a pid namespace of its own, where there are such: all that is in it ends with the child."""
         server = self._server
         if not server.namespaces:
-            return self._fork(lambda: self._be_candidate(channel, prints, streams))
+            return self._fork(child)
         lockdown.unshare(lockdown.CLONE_NEWPID)
         try:
-            return self._fork(lambda: self._be_candidate(channel, prints, streams))
+            return self._fork(child)
         finally:
             lockdown.enter_pid_namespace(server.own_pid_namespace)
 
@@ -285,7 +287,6 @@ class Run:
         _, status = os.waitpid(self._judge, 0)
         self._judge_exit = os.waitstatus_to_exitcode(status)
         os.close(judge_end)
-        self._server.sweeper.reap_orphans()
 
     def _account(self, spent: Spent) -> None:
         self._cpu_s = max(self._polled_cpu_s, spent.cpu_s)

@@ -124,3 +124,11 @@ def test_a_source_of_many_megabytes_is_refused_as_a_compile_error(run: Run) -> N
     verdict = run(b"#" * (50 << 20), "f()")
     assert verdict.outcome is Outcome.COMPILE_ERROR
     assert "bytes" in verdict.diagnostics[0].message
+
+
+def test_what_a_test_starts_ends_with_its_run(run: Run) -> None:
+    """Tests are trusted, and may be careless all the same."""
+    starts = "import os, time\nif os.fork() == 0:\n    time.sleep(60)\n    os._exit(0)\nassert f() == 1"
+    for _ in range(3):
+        assert run("def f(): return 1", starts).passed
+        assert run("import time\ndef f(): return time.process_time()", "assert f() < 1").cpu_s < 1

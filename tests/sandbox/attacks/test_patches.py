@@ -117,3 +117,10 @@ class E(Exception):
 def f(x): raise {error}
 """
     assault(program, expect=Outcome.RUNTIME_ERROR)
+
+
+def test_what_a_program_says_cannot_steer_a_terminal(assault: Assault) -> None:
+    loud = "def f(x): raise ValueError('\\x1b[2J\\x07\\u202e\\ud800 said')"
+    for verdict in assault(loud, expect=Outcome.RUNTIME_ERROR):
+        assert verdict.cases[0].detail.isprintable()
+        assert "said" in verdict.cases[0].detail
