@@ -83,6 +83,17 @@ class NewModelConfig(Settings):
         return self
 
 
+class ComputeConfig(Settings):
+    """How a model computes; what it holds is always float32."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the backbone's matrix products. Weights, gradients and optimizer states stay float32 (master weights)."""
+    float32_head: bool = True
+    """The output layer computes in float32 whatever the backbone does: log-probabilities keep more digits."""
+    activation_checkpointing: bool = False
+    """Layers' activations are computed again in the backward pass, not held: less memory, a third more time."""
+
+
 class SFTConfig(Settings):
     """Supervised fine-tuning on (prompt, completion) pairs."""
 
@@ -98,6 +109,8 @@ class SFTConfig(Settings):
     """Budget in seconds of training; None: no such bound. The rate follows whichever budget is nearer its end."""
     batch_examples: int = Field(default=64, ge=1)
     """Examples in an optimizer step."""
+    compute: ComputeConfig = ComputeConfig()
+    """Precision and memory."""
     row_tokens: int = Field(default=4096, ge=16)
     """Most tokens in one packed row (one forward and backward pass)."""
     max_example_tokens: int = Field(default=512, ge=2)
@@ -321,6 +334,8 @@ class PPOConfig(Settings):
     """Passes of the policy over the kept trajectories of a step."""
     minibatch_trajectories: int = Field(default=64, ge=1)
     """Trajectories in an optimizer step, of policy and critic."""
+    compute: ComputeConfig = ComputeConfig()
+    """Precision and memory, of policy, reference and critic."""
     row_tokens: int = Field(default=4096, ge=16)
     """Most tokens in one packed row (one forward and backward pass)."""
     max_trajectory_tokens: int = Field(default=512, ge=2)

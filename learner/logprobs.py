@@ -67,7 +67,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.temperature, ctx.chunk = temperature, max(1, chunk_elements // len(weight))
-        logprobs, entropies = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
+        logprobs, entropies = torch.empty(2, len(hidden), dtype=_sum_dtype(hidden), device=hidden.device)
         only_chunk = None
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
@@ -94,7 +94,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             if wants_entropy:
                 entropy = -(p * log_p).sum(1, keepdim=True)
                 grad -= grad_entropy[part, None] * p * (log_p + entropy)
-            grad /= ctx.temperature
+            grad = (grad / ctx.temperature).to(hidden.dtype)
             grad_hidden[part] = grad @ weight
             if grad_weight is not None:
                 grad_weight.addmm_(grad.T, hidden[part])
@@ -104,4 +104,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
-    return (torch.nn.functional.linear(hidden, weight, bias) / temperature).log_softmax(1)
+    logits = torch.nn.functional.linear(hidden, weight, bias).to(_sum_dtype(hidden))
+    return (logits / temperature).log_softmax(1)
+
+
+def _sum_dtype(hidden: Tensor) -> torch.dtype:
+    """Sums over the vocabulary are never in half precision."""
+    return torch.promote_types(hidden.dtype, torch.float32)

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from learner.config import ComputeConfig
 from learner.errors import ModelRefusedError
 from learner.logprobs import TokenLogprobs, token_logprobs
 from learner.packing import PackedRow
+
+PLAIN = ComputeConfig()
+"""Float32, activations held."""
 
 
 class Policy(nn.Module):
@@ -21,33 +25,48 @@ class Policy(nn.Module):
     The whole computation is one ``forward``, so that a wrapper that gathers parameters around it (FSDP) sees all of it.
     """
 
-    def __init__(self, model: PreTrainedModel, *, temperature: float = 1.0) -> None:
+    def __init__(self, model: PreTrainedModel, *, temperature: float = 1.0, compute: ComputeConfig = PLAIN) -> None:
         super().__init__()
         self.model = model
         self.temperature = temperature
+        self.compute = compute
+        prepare(model, compute)
 
     def forward(self, row: PackedRow) -> TokenLogprobs:
-        """Log-probability and entropy of each trained token of the row, in the row's order."""
-        hidden = hidden_states(self.model.base_model, row)[row.predicting]
+        """Log-probability and entropy of each trained token of the row, in the row's order; at least float32."""
+        hidden = hidden_states(self.model.base_model, row, self.compute)[row.predicting]
         output: Any = self.model.get_output_embeddings()
-        return token_logprobs(
-            hidden, output.weight, row.targets, bias=getattr(output, "bias", None), temperature=self.temperature
-        )
+        weight, bias = output.weight, getattr(output, "bias", None)
+        if self.compute.float32_head:
+            hidden = hidden.to(weight.dtype)
+        else:
+            weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+        return token_logprobs(hidden, weight, row.targets, bias=bias, temperature=self.temperature)
 
     def frozen_copy(self) -> Policy:
         """The same weights as of now, without gradients: a reference policy."""
         return copy.deepcopy(self).requires_grad_(False)
 
 
-def hidden_states(backbone: nn.Module, row: PackedRow) -> Tensor:
+def prepare(model: PreTrainedModel, compute: ComputeConfig) -> None:
+    """Switches activation checkpointing on where it is wanted."""
+    if compute.activation_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.train()  # transformers checkpoints in training mode only; nothing else depends on it, dropout is off
+
+
+def hidden_states(backbone: nn.Module, row: PackedRow, compute: ComputeConfig) -> Tensor:
     """Last hidden state of each token of a packed row: float [T, D]."""
-    output = backbone(
-        input_ids=row.input_ids[None],
-        position_ids=row.position_ids[None],
-        use_cache=False,
-        packed_lengths=row.lengths,
-    )
-    return output.last_hidden_state[0]
+    half = compute.precision == "bfloat16"
+    with torch.autocast(row.input_ids.device.type, dtype=torch.bfloat16, enabled=half):
+        output = backbone(
+            input_ids=row.input_ids[None],
+            position_ids=row.position_ids[None],
+            use_cache=False,
+            packed_lengths=row.lengths,
+        )
+    hidden = output.last_hidden_state[0]
+    return hidden.bfloat16() if half else hidden
 
 
 @torch.no_grad()
@@ -67,7 +86,8 @@ def check_packed_path(policy: Policy, *, tolerance: float = 1e-3) -> None:
         flat=torch.arange(4),
         ends=torch.tensor([6, 11]),
     )
-    ours = policy(row).logprobs
+    plain = Policy(policy.model, temperature=policy.temperature)  # in the weights' own precision
+    ours = plain(row).logprobs
     logits = torch.cat([
         policy.model(input_ids=part[None], use_cache=False, packed_lengths=(len(part),)).logits[0]
         for part in ids.split(row.lengths)

@@ -80,7 +80,7 @@ class PPOLearner:
             critic: initial value model (such as a process reward model); None: policy's backbone under a zero head.
         """
         self.config = config
-        self.policy = Policy(policy, temperature=config.temperature)
+        self.policy = Policy(policy, temperature=config.temperature, compute=config.compute)
         check_packed_path(self.policy)
         self.reference = self._reference(reference)
         self.critic = self._critic(critic)
@@ -306,12 +306,13 @@ class PPOLearner:
             return None
         if reference is None:
             return self.policy.frozen_copy()
-        return Policy(reference, temperature=self.config.temperature).requires_grad_(False)
+        reference_policy = Policy(reference, temperature=self.config.temperature, compute=self.config.compute)
+        return reference_policy.requires_grad_(False)
 
     def _critic(self, critic: ScalarHeadModel | None) -> ScalarHeadModel | None:
         if not isinstance(self.config.advantage, GAE):
             return None
-        return critic or ScalarHeadModel.from_causal_lm(self.policy.model)
+        return (critic or ScalarHeadModel.from_causal_lm(self.policy.model)).compute_as(self.config.compute)
 
     def _reference_fingerprint(self) -> str:
         return weights_fingerprint(self.reference) if self.reference is not None else "none"

@@ -21,10 +21,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
+from learner.config import ComputeConfig
 from learner.errors import ModelRefusedError
 from learner.models import for_packed_rows, refuse_unsupported
 from learner.packing import PackedRow
-from learner.policy import hidden_states
+from learner.policy import PLAIN, hidden_states, prepare
 
 WEIGHTS_FILE = "model.safetensors"
 KIND_FILE = "scalar_head.json"
@@ -33,8 +34,9 @@ KIND_FILE = "scalar_head.json"
 class ScalarHeadModel(nn.Module):
     """Backbone ``model`` and head ``score``; one number for each token."""
 
-    def __init__(self, backbone: Any) -> None:
+    def __init__(self, backbone: Any, compute: ComputeConfig = PLAIN) -> None:
         super().__init__()
+        self.compute = compute
         self.model: PreTrainedModel = backbone
         self.score = nn.Linear(backbone.config.hidden_size, 1).to(backbone.dtype)
         with torch.no_grad():
@@ -82,4 +84,11 @@ class ScalarHeadModel(nn.Module):
         The value of the state in which a trained token was chosen is that of the token before: ``out[row.predicting]``.
         The score of a whole sequence is that of its last token: ``out[row.ends]``.
         """
-        return self.score(hidden_states(self.model, row))[:, 0]
+        hidden = hidden_states(self.model, row, self.compute)
+        return self.score(hidden.to(self.score.weight.dtype))[:, 0]
+
+    def compute_as(self, compute: ComputeConfig) -> ScalarHeadModel:
+        """Sets precision and memory; returns itself."""
+        self.compute = compute
+        prepare(self.model, compute)
+        return self

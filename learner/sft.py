@@ -76,7 +76,7 @@ class SFTTrainer:
             check_length(example, config.max_example_tokens)
         self.config = config
         self.examples = examples
-        self.policy = Policy(model)
+        self.policy = Policy(model, compute=config.compute)
         check_packed_path(self.policy)
         self.optimizer = ScheduledOptimizer(self.policy, config.optimizer)
         self.num_steps = 0
