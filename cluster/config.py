@@ -240,7 +240,7 @@ class RunConfig(Settings):
         for stage in self.stages:
             if stage.name in seen:
                 raise ValueError(f"stages: the name {stage.name!r} is used twice")
-            for field, reference in _references(stage):
+            for field, reference in stage_references(stage):
                 kinds = ["evaluate"] if field == "compare_with" else ["ppo", "sft"]
                 if seen.get(reference) not in kinds:
                     wanted = " or ".join(kinds)
@@ -253,7 +253,7 @@ class RunConfig(Settings):
         return self.folder / self.name
 
 
-def _references(stage: Stage) -> list[tuple[str, str]]:
+def stage_references(stage: Stage) -> list[tuple[str, str]]:
     """(field, stage name) of each earlier stage that ``stage`` takes something from."""
     match stage:
         case SFTStage():

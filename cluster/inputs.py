@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from cluster.config import STAGE_PREFIX, EvaluateStage, PPOStage, ProblemSource, SFTStage, Stage
+from cluster.config import STAGE_PREFIX, EvaluateStage, PPOStage, ProblemSource, SFTStage, Stage, stage_references
 from cluster.errors import ConfigError
+from cluster.run_folder import RunFolder, digest
 from problems.datasets import load_problems
 from problems.problem import Problem, Split, Use
 
@@ -57,6 +58,14 @@ def check_inputs(stages: Sequence[Stage]) -> None:
         problems = problems_of(stage.problems)
         if not isinstance(stage, EvaluateStage):
             _may_be_trained_on(stage, problems)
+
+
+def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
+    """What went into a stage: a digest of each earlier stage's manifest and of each problem set's contents."""
+    prints = {f"{field}:{name}": digest(folder.stage(name).manifest()) for field, name in stage_references(stage)}
+    for source in stage.problems:
+        prints[f"problems:{source.spec}"] = digest([repr(problem) for problem in _load(source.spec)])
+    return prints
 
 
 def _may_be_trained_on(stage: SFTStage | PPOStage, problems: Sequence[Problem]) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 
 from rich.console import Console
 
 from cluster.config import EvaluateStage, PPOStage, RunConfig, SFTStage, Stage
 from cluster.context import RunContext
+from cluster.inputs import fingerprint_inputs
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.run_folder import Finished, RunFolder, digest
@@ -52,6 +54,8 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
     manifest = {
         "kind": stage.kind,
         "config": digest(stage.model_dump(mode="json")),
+        "inputs": fingerprint_inputs(stage, context.folder),
+        "code": version("crucible-rl"),
         "lineage": lineage,
         "seconds": round(time.time() - begun, 1),
         "figures": figures,

@@ -15,7 +15,7 @@ import yaml
 
 from cluster.journal import read_journal
 from cluster.ledger import surviving_steps
-from cluster.run_folder import read_lines
+from cluster.run_folder import digest, read_lines
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -170,6 +170,17 @@ def test_the_person_at_the_terminal_is_told_what_came_of_it(finished: Finished) 
     assert figures["sampled_pass_at_1"]["num_problems"] == 12
     assert figures["sampled_pass_at_1_infrastructure_errors"] == 0
     assert figures["difference"]["sampled_pass_at_1"]["num_problems"] == 12
+
+
+def test_each_manifest_says_what_went_into_the_stage(finished: Finished) -> None:
+    manifests = {
+        path.parent.name: json.loads(path.read_text()) for path in finished.root.glob("stages/*/manifest.json")
+    }
+    assert manifests["base"]["inputs"] == {}
+    assert {key.partition(":")[0] for key in manifests["after"]["inputs"]} == {"model", "compare_with", "problems"}
+    assert manifests["after"]["inputs"]["compare_with:before"] == digest(manifests["before"])
+    same_problems = next(key for key in manifests["before"]["inputs"] if key.startswith("problems:"))
+    assert manifests["before"]["inputs"][same_problems] == manifests["after"]["inputs"][same_problems]
 
 
 def test_a_finished_run_is_not_run_again(finished: Finished) -> None:
