@@ -135,12 +135,21 @@ class SlotPool:
         return verdict, End.JUDGED
 
     async def _run_once(self, work: _Work) -> tuple[Verdict, End]:
-        slot = await self._idle.get() or await self._new_slot_or_placeholder()
+        slot = await self._take()
         try:
             order = order_of(work.limits, work.job, work.wall_factor, is_script=work.is_script)
             result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S)
             return self._verdict(slot, work, result, report), End(result.end)
         finally:
+            self._release(slot)
+
+    async def _take(self) -> Slot:
+        """An idle slot that is alive; one that ended in the meantime, with its engine say, is no program's fault."""
+        while True:
+            slot = await self._idle.get() or await self._new_slot_or_placeholder()
+            if not slot.has_ended:
+                return slot
+            slot.is_odd = True
             self._release(slot)
 
     def _verdict(self, slot: Slot, work: _Work, result: Result, report: bytes) -> Verdict:
@@ -151,7 +160,7 @@ class SlotPool:
             verdict = verdict_of(work.num_cases, result, report, isolation)
         # Where more went wrong than a program can be expected to do, the next one gets a fresh slot.
         is_ours = verdict.outcome is Outcome.INFRASTRUCTURE_ERROR and bool(slot.last_words())
-        slot.is_odd = slot.is_odd or is_ours or not report
+        slot.is_odd = slot.is_odd or is_ours or not report or bool(result.is_last)
         return verdict
 
     def _release(self, slot: Slot) -> None:

@@ -67,6 +67,11 @@ class Slot(abc.ABC):
     def settings(self) -> dict[str, Any]:
         """The server's settings, but for those common to all."""
 
+    @property
+    def has_ended(self) -> bool:
+        """True if the server is known to be gone."""
+        return self._connection is None or self._connection.reader.at_eof()
+
     def preamble(self) -> bytes:
         """What is sent before the server's own bundle."""
         return b""

@@ -29,6 +29,20 @@ def candidate_pids(*ours: int) -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in ours]
 
 
+def owned_by(uid: int, pids: list[int]) -> list[int]:
+    """Those of ``pids`` whose real uid this is."""
+    owned: list[int] = []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/status", "rb") as file:
+                lines = file.read().splitlines()
+        except OSError:
+            continue
+        if any(line.startswith(b"Uid:") and int(line.split()[1]) == uid for line in lines):
+            owned.append(pid)
+    return owned
+
+
 def usage(pids: list[int]) -> Usage:
     """Processes that end meanwhile count nothing; their parent has their time by then."""
     cpu_s, resident_bytes = 0.0, 0

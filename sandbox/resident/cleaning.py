@@ -57,16 +57,14 @@ class Sweeper:
             self._clear_scratch(uid)
         return os.waitstatus_to_exitcode(status), children.plus(usage)
 
-    def expect_empty(self) -> None:
-        """Waits for what was handed to process 1. What still lives after a run, say of a careless test, ends the
-        slot: that is the surest broom, and the verdict is out by then."""
+    def is_empty(self) -> bool:
+        """Waits for what was handed to process 1; False if something still lives, say of a careless test."""
         try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         except ChildProcessError:
-            return  # no child at all
-        if accounts.candidate_pids(os.getpid()):
-            _give_up("processes are left over")
+            return True  # no child at all
+        return not accounts.candidate_pids(os.getpid())
 
     def _as_candidate(self, uid: int, work: int) -> None:
         """Runs one of the two sweeps in a child that has become the candidate's uid, all three ids of it."""
@@ -85,7 +83,7 @@ class Sweeper:
     def _sweep_processes(self, uid: int, spared: frozenset[int]) -> Spent:
         """Kills all of the uid, and waits for what is handed to process 1 by that."""
         deadline, spent = time.monotonic() + _SWEEP_S, Spent(0.0, 0)
-        while others := [pid for pid in accounts.candidate_pids() if pid not in spared]:
+        while others := accounts.owned_by(uid, accounts.candidate_pids(*spared)):
             if time.monotonic() > deadline:
                 _give_up("processes are left over")
             self._as_candidate(uid, _PROCESSES)

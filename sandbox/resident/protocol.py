@@ -20,7 +20,7 @@ class End(IntEnum):
 
 
 _ORDER = struct.Struct("!QdddQQQIIB")
-_RESULT = struct.Struct("!BiiddQQ")
+_RESULT = struct.Struct("!BiiddQQB")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
 LENGTH = struct.Struct("!Q")
@@ -65,6 +65,7 @@ class Result:
         wall_s: from the fork to the end.
         peak_bytes: largest resident size of a process of the candidate.
         report_bytes: 0 if the judge did not come to write its report.
+        is_last: 1 if the server ends with this run, because something was left over that it could not end otherwise.
     """
 
     end: int
@@ -74,6 +75,7 @@ class Result:
     wall_s: float
     peak_bytes: int
     report_bytes: int
+    is_last: int
 
     def pack(self) -> bytes:
         return _RESULT.pack(*astuple(self))
