@@ -167,7 +167,7 @@ class Controller:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def shuffled_rewards(groups: list[list[Trajectory]], seed: int, step: int) -> list[list[Trajectory]]:
+def shuffled_rewards(groups: list[list[Trajectory]], seed: int, step: int | str) -> list[list[Trajectory]]:
     """The control: the rewards of a step's usable trajectories change places among them at random."""
     usable = [trajectory for group in groups for trajectory in group if trajectory.drop_reason is None]
     events = [trajectory.events for trajectory in usable]

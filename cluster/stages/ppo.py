@@ -151,7 +151,10 @@ class _Job:
         )
         entries = [entry for group in groups for entry in group.entries]
         write_journal(self.folder.trajectories / "warmup", WeightsVersion(self.lineage, 0), entries)
-        train, held_out = _split_by_problem(groups)
+        trajectories = [[entry.trajectory for entry in group.entries] for group in groups]
+        if self.stage.shuffle_rewards:  # here too: a critic that knew the truth would tell it to the policy
+            trajectories = shuffled_rewards(trajectories, self.context.config.seed, _WARMUP)
+        train, held_out = _split_by_problem(trajectories)
         self.context.panel.progress(self.stage.name, 0.0, "critic warm-up: training")
         figures = await self.call("warm_up", train, held_out, what="warm its critic up")
         self.context.metrics.log(name, 0, figures)
@@ -206,13 +209,10 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return next(reversed(_checkpoints(folder)), None)
 
 
-def _split_by_problem(groups: Sequence[Group]) -> tuple[list[Trajectory], list[Trajectory]]:
-    """(train, held out), split by problem id so that one problem is never on both sides."""
-    ids = sorted({group.problem.id for group in groups}, key=lambda problem_id: derive_seed("held-out", problem_id))
+def _split_by_problem(groups: Sequence[Sequence[Trajectory]]) -> tuple[list[Trajectory], list[Trajectory]]:
+    """(train, held out) of the usable ones, split by problem id so that one problem is never on both sides."""
+    usable = [trajectory for group in groups for trajectory in group if trajectory.drop_reason is None]
+    ids = sorted({trajectory.id.problem_id for trajectory in usable}, key=lambda name: derive_seed("held-out", name))
     held_out_ids = set(ids[: round(len(ids) * _HELD_OUT_SHARE)])
-    train: list[Trajectory] = []
-    held_out: list[Trajectory] = []
-    for group in groups:
-        side = held_out if group.problem.id in held_out_ids else train
-        side += [entry.trajectory for entry in group.entries if entry.trajectory.drop_reason is None]
-    return train, held_out
+    held_out = [trajectory for trajectory in usable if trajectory.id.problem_id in held_out_ids]
+    return [trajectory for trajectory in usable if trajectory.id.problem_id not in held_out_ids], held_out
