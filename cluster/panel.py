@@ -19,11 +19,13 @@ _SHARE_WIDTH = 20
 
 @dataclass(slots=True)
 class StageRow:
-    """Progress of one stage. ``done`` and ``total`` are in its own units; ``begun`` is None while it waits."""
+    """Progress of one stage. ``done`` and ``total`` are in its own units, ``found`` of them were done before this start;
+    ``begun`` is None while it waits."""
 
     name: str
     kind: str
     done: float = 0.0
+    found: float = 0.0
     total: float = 1.0
     begun: float | None = None
     ended: float | None = None
@@ -38,9 +40,9 @@ class StageRow:
         if self.begun is None:
             return "waiting"
         elapsed = time.monotonic() - self.begun
-        if self.done <= 0:
+        if self.done <= self.found:
             return f"{_clock(elapsed)} so far"
-        return f"ETA {_clock(elapsed * (self.total - self.done) / self.done)}"
+        return f"ETA {_clock(elapsed * (self.total - self.done) / (self.done - self.found))}"
 
 
 def _clock(seconds: float) -> str:
@@ -74,9 +76,10 @@ class Panel:
         if self._live is not None:
             self._live.stop()
 
-    def begin(self, stage: str, total: float) -> None:
-        self.rows[stage].begun = time.monotonic()
-        self.rows[stage].total = max(total, 1e-9)
+    def begin(self, stage: str, total: float, found: float = 0.0) -> None:
+        """A stage begins, or a part of it of which ``found`` units were done before; the ETA counts from here."""
+        row = self.rows[stage]
+        row.begun, row.total, row.done, row.found = time.monotonic(), max(total, 1e-9), found, found
         self._plain(f"{stage}: started", force=True)
 
     def progress(self, stage: str, done: float, note: str = "") -> None:

@@ -104,6 +104,7 @@ class _Job:
             version = WeightsVersion(self.lineage, parent.step)
             await self._push(version)
             self.context.panel.say(f"{self.stage.name}: goes on from {parent}")
+        self.context.panel.begin(self.stage.name, self.stage.learner.num_steps, version.step)
         return version
 
     def controller(self) -> Controller:

@@ -17,15 +17,15 @@ def test_the_panel_shows_progress_estimates_figures_and_who_is_blocked() -> None
     panel = Panel("Crucible", STAGES, Console(file=io.StringIO(), force_terminal=True))
     panel.begin("base", 4)
     panel.end("base")
-    panel.begin("ppo", 40)
-    panel.progress("ppo", 10, "step 10")
+    panel.begin("ppo", 40, found=20)
+    panel.progress("ppo", 25, "step 25")
     panel.rows["ppo"].begun -= 30.0
     panel.figures({"pass rate": "0.512"})
     panel.shares({"trainer": {"busy": 0.25, "starved": 0.5, "blocked": 0.25}})
     text = shown(panel)
     assert "done in 0:00" in text
-    assert "ETA 1:30" in text  # 30 s for 10 of 40 steps
-    assert "step 10" in text
+    assert "ETA 1:30" in text  # 30 s for 5 steps, 15 to go
+    assert "step 25" in text
     assert "pass rate 0.512" in text
     assert "busy 25%, starved 50%, blocked 25%" in text
     assert "waiting" in text
