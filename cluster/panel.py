@@ -19,8 +19,10 @@ _SHARE_WIDTH = 20
 
 @dataclass(slots=True)
 class StageRow:
-    """Progress of one stage. ``done`` and ``total`` are in its own units, ``found`` of them were done before this start;
-    ``begun`` is None while it waits."""
+    """Progress of one stage; ``begun`` is None while it waits.
+
+    ``done`` and ``total`` are in its own units. The estimate counts from ``counted``, when ``found`` units were done.
+    """
 
     name: str
     kind: str
@@ -28,6 +30,7 @@ class StageRow:
     found: float = 0.0
     total: float = 1.0
     begun: float | None = None
+    counted: float = 0.0
     ended: float | None = None
     note: str = ""
 
@@ -39,7 +42,7 @@ class StageRow:
             return "done before"
         if self.begun is None:
             return "waiting"
-        elapsed = time.monotonic() - self.begun
+        elapsed = time.monotonic() - self.counted
         if self.done <= self.found:
             return f"{_clock(elapsed)} so far"
         return f"ETA {_clock(elapsed * (self.total - self.done) / (self.done - self.found))}"
@@ -79,7 +82,8 @@ class Panel:
     def begin(self, stage: str, total: float, found: float = 0.0) -> None:
         """A stage begins, or a part of it of which ``found`` units were done before; the ETA counts from here."""
         row = self.rows[stage]
-        row.begun, row.total, row.done, row.found = time.monotonic(), max(total, 1e-9), found, found
+        row.counted, row.total, row.done, row.found = time.monotonic(), max(total, 1e-9), found, found
+        row.begun = row.begun or row.counted
         self._plain(f"{stage}: started", force=True)
 
     def progress(self, stage: str, done: float, note: str = "") -> None:

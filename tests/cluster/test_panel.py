@@ -19,7 +19,7 @@ def test_the_panel_shows_progress_estimates_figures_and_who_is_blocked() -> None
     panel.end("base")
     panel.begin("ppo", 40, found=20)
     panel.progress("ppo", 25, "step 25")
-    panel.rows["ppo"].begun -= 30.0
+    panel.rows["ppo"].counted -= 30.0
     panel.figures({"pass rate": "0.512"})
     panel.shares({"trainer": {"busy": 0.25, "starved": 0.5, "blocked": 0.25}})
     text = shown(panel)
