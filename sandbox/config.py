@@ -37,7 +37,7 @@ class SandboxConfig(BaseModel):
     slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1024)
     """Programs run at once; each slot is one warm server."""
     recycle_after: int = Field(default=2000, ge=1)
-    """Runs until a slot is replaced by a fresh one."""
+    """Runs after which a slot is replaced, as soon as its successor is warm."""
     memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
     """Largest ``Limits.memory_bytes`` that a run may ask for."""
     judge_memory_bytes: int = Field(default=1 << 30, ge=64 << 20)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 from problems.problem import Limits
 from problems.stdio import StdioSuite
@@ -45,7 +46,8 @@ class SlotPool:
     """Executor over slots that ``make_slot`` makes.
 
     A run consumes an idle slot, waits for one if there is none, and is unblocked by the end of another run or by a
-    replacement slot's start. Slots are replaced after ``recycle_after`` runs and after anything odd.
+    replacement slot's start. Slots are replaced after ``recycle_after`` runs, by one that is warm by then, and after
+    anything odd.
     """
 
     def __init__(self, config: SandboxConfig, make_slot: Callable[[], Slot]) -> None:
@@ -53,7 +55,9 @@ class SlotPool:
         self._make_slot = make_slot
         self._idle: asyncio.Queue[Slot | None] = asyncio.Queue()
         self._slots: set[Slot] = set()
-        self._replacements: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
+        self._aging: set[Slot] = set()
+        self._successors: dict[Slot, Slot] = {}
         self._quiet = asyncio.Lock()
         self._isolation: dict[Slot, Isolation] = {}
         self._is_closed = False
@@ -106,7 +110,7 @@ class SlotPool:
     async def close(self) -> None:
         """Ends all slots; runs in progress end as infrastructure errors."""
         self._is_closed = True
-        await asyncio.gather(*self._replacements, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(slot.end() for slot in self._slots), return_exceptions=True)
         self._slots.clear()
 
@@ -164,20 +168,46 @@ class SlotPool:
         return verdict
 
     def _release(self, slot: Slot) -> None:
-        if slot.is_odd or slot.num_runs >= self._config.recycle_after:
-            task = asyncio.create_task(self._replace(slot))
-            self._replacements.add(task)
-            task.add_done_callback(self._replacements.discard)
+        """Puts a slot back; an odd one is replaced at once, an old one when its successor is warm."""
+        if slot.is_odd:
+            self._in_background(self._replace(slot))
+        elif (successor := self._successors.pop(slot, None)) is not None:
+            self._idle.put_nowait(successor)
+            self._in_background(self._retire(slot))
         else:
+            if slot.num_runs >= self._config.recycle_after and slot not in self._aging:
+                self._aging.add(slot)
+                self._in_background(self._prepare_successor(slot))
             self._idle.put_nowait(slot)
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _prepare_successor(self, slot: Slot) -> None:
+        """Warms a slot in place of an old one, which serves until then."""
+        try:
+            fresh = await self._new_slot()
+        except SandboxError:
+            return  # the old one serves on, and a later run tries again
+        finally:
+            self._aging.discard(slot)
+        if slot in self._slots:
+            self._successors[slot] = fresh
+        else:  # it has turned odd meanwhile, and has been replaced
+            await self._retire(fresh)
+
+    async def _retire(self, slot: Slot) -> None:
+        await slot.end()
+        self._forget(slot)
 
     async def _replace(self, slot: Slot) -> None:
         """Ends a slot and puts a fresh one in its place, or an empty place for the next run to fill."""
-        fresh: Slot | None = None
+        fresh = self._successors.pop(slot, None)
         try:
-            await slot.end()
-            self._forget(slot)
-            if not self._is_closed:
+            await self._retire(slot)
+            if fresh is None and not self._is_closed:
                 with contextlib.suppress(SandboxError):  # the next run tries again, and tells of it
                     fresh = await self._new_slot()
         finally:

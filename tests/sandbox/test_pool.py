@@ -203,3 +203,24 @@ async def test_a_pool_without_an_engine_gives_infrastructure_errors_and_recovers
         assert (await pool.run(RIGHT, SUITE, Limits())).passed
     finally:
         await pool.close()
+
+
+async def test_an_old_slot_serves_until_its_successor_is_warm() -> None:
+    slots: list[EmbeddedSlot] = []
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1, recycle_after=5)
+
+    def make() -> EmbeddedSlot:
+        slots.append(EmbeddedSlot(config))
+        return slots[-1]
+
+    pool = SlotPool(config, make)
+    await pool.start()
+    try:
+        for _ in range(60):
+            assert (await pool.run(RIGHT, SUITE, Limits())).passed
+        assert len(slots) >= 2
+        assert len(pool._slots) <= 2
+        assert slots[0].num_runs > config.recycle_after
+    finally:
+        await pool.close()
+    assert not pool._slots

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import subprocess
+import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,3 +91,33 @@ def assault(attacked: BlockingExecutor) -> Assault:
         return verdicts
 
     return run
+
+
+# Every attack runs in CI on these; on the other ways of holding programs one in SAMPLE does, and all in `make soak`.
+THOROUGH = ("embedded", "docker-fast")
+SAMPLE = 6
+OVERLOAD = 4
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leaves most of the catalogue on the lesser used backends to the soak tier."""
+    for item in items:
+        backend = item.callspec.params.get("attacked") if hasattr(item, "callspec") else None
+        if backend and backend not in THOROUGH and zlib.crc32(item.name.encode()) % SAMPLE:
+            item.add_marker(pytest.mark.soak)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def overload_in_soak(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In the soak tier the attacks meet a machine with four times the work that it can do."""
+    if request.config.getoption("markexpr") != "soak":
+        yield
+        return
+    count = OVERLOAD * len(os.sched_getaffinity(0))
+    loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
