@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import resource
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,17 +36,23 @@ class Arm:
 
 def arms() -> list[Arm]:
     """All arms of the experiment."""
-    seeds = (1, 2, 3)
     return [
-        *(Arm(f"critic-{seed}", "quickstart.yaml", seed) for seed in seeds),
-        *(Arm(f"group-{seed}", "quickstart_group.yaml", seed) for seed in seeds),
-        *(Arm(f"shuffled-{seed}", "quickstart.yaml", seed, ("stages.ppo.shuffle_rewards=true",)) for seed in seeds),
+        arm
+        for seed in (1, 2, 3)
+        for arm in (
+            Arm(f"critic-{seed}", "quickstart.yaml", seed),
+            Arm(f"shuffled-{seed}", "quickstart.yaml", seed, ("stages.ppo.shuffle_rewards=true",)),
+            Arm(f"group-{seed}", "quickstart_group.yaml", seed),
+        )
     ]
 
 
 def main() -> None:
     ARMS.mkdir(parents=True, exist_ok=True)
+    named = {argument for argument in sys.argv[1:] if not argument.startswith("-")}
     for arm in arms():
+        if named and arm.name not in named:
+            continue
         path = ARMS / f"{arm.name}.json"
         if path.exists() or "--list" in sys.argv:
             print(f"{arm.name}: {'stands' if path.exists() else 'missing'}")
@@ -65,7 +70,7 @@ def run_arm(arm: Arm) -> dict[str, Any]:
     """Runs one arm through the command line, as a user would, and gathers its figures."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"seed={arm.seed}", f"stages.base.train.seed={arm.seed}", f"stages.ppo.learner.seed={arm.seed}"]
-        command = [shutil.which("crucible") or "crucible", "run", str(ROOT / "recipes" / arm.recipe)]
+        command = [str(Path(sys.executable).with_name("crucible")), "run", str(ROOT / "recipes" / arm.recipe)]
         command += ["--name", arm.name, "--folder", folder]
         command += [part for override in [*overrides, *arm.overrides] for part in ("--set", override)]
         begun, cpu_before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)

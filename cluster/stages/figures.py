@@ -16,7 +16,7 @@ _SHOWN = {
     "reward": ("rollout/reward", "{:+.3f}"),
     "KL": ("policy/kl_reference", "{:.4f}"),
     "entropy": ("policy/entropy", "{:.3f}"),
-    "expl. var.": ("critic/explained_variance_all", "{:.3f}"),
+    "expl. var.": ("critic/explained_variance_kept", "{:.3f}"),
     "tokens/s": ("rollout/tokens_per_s", "{:.0f}"),
     "executions/s": ("rollout/executions_per_s", "{:.0f}"),
     "clip frac.": ("policy/clip_fraction", "{:.3f}"),

@@ -163,7 +163,7 @@ def test_the_person_at_the_terminal_is_told_what_came_of_it(finished: Finished) 
     for expected in ("before", "after", "sampled pass@1", "checkpoint", "report.html"):
         assert expected in finished.resumed
     report = (finished.root / "report.html").read_text()
-    for curve in ("pass_rate", "kl_reference", "explained_variance_all"):
+    for curve in ("pass_rate", "kl_reference", "explained_variance_kept"):
         assert curve in report
     assert list((finished.root / "tensorboard").glob("events*"))
     figures = json.loads((finished.root / "stages" / "after" / "manifest.json").read_text())["figures"]
