@@ -42,6 +42,8 @@ class SandboxConfig(BaseModel):
     """Largest ``Limits.memory_bytes`` that a run may ask for."""
     judge_memory_bytes: int = Field(default=1 << 30, ge=64 << 20)
     """Address space of the judge, beside the program's memory."""
+    cache_entries: int = Field(default=0, ge=0)
+    """Verdicts remembered, so that a program which comes again is not run again; 0: each is run."""
     max_source_bytes: int = Field(default=1 << 20, ge=1)
     """A longer program is refused as a compile error."""
     runtime: str | None = None

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+from sandbox.caching import CachingExecutor
 from sandbox.config import Backend, SandboxConfig
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError, SlotDiedError
 from sandbox.pool import SlotPool
+from sandbox.verdict import Executor
 
 
-async def open_executor(config: SandboxConfig | None = None) -> SlotPool:
+async def open_executor(config: SandboxConfig | None = None) -> Executor:
     """An executor with warm slots, its walls tried. Close it when done.
 
     Raises:
@@ -20,9 +22,10 @@ async def open_executor(config: SandboxConfig | None = None) -> SlotPool:
     config = config or SandboxConfig()
     pool = await asyncio.to_thread(_docker_pool, config)
     if pool is None:
-        return await _open_embedded(config)
-    await pool.start()
-    return pool
+        pool = await _open_embedded(config)
+    else:
+        await pool.start()
+    return CachingExecutor(pool, config.cache_entries) if config.cache_entries else pool
 
 
 def _docker_pool(config: SandboxConfig) -> SlotPool | None:
