@@ -28,7 +28,7 @@ soak: setup images ## the long tests
 check: setup ## format, lint, types, import contracts
 	@$(VENV)/ruff format --check .
 	@$(VENV)/ruff check .
-	@$(VENV)/pyright
+	@$(VENV)/pyright --project pyproject.toml
 	@$(VENV)/lint-imports
 
 format: setup ## formats and mends what can be mended
