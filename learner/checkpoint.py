@@ -1,11 +1,11 @@
-# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false, reportPrivateImportUsage=false
 """Checkpoints that are there whole or not at all.
 
-    <folder>.partial-<pid>/state.pt        written, fsynced
-    <folder>.partial-<pid>/manifest.json   sizes and digests, written last, fsynced
-    rename -> <folder>/                    parent fsynced
+    <folder>.partial/state/          every rank its shards (torch.distributed.checkpoint), fsynced
+    <folder>.partial/manifest.json   sizes and digests, written last, fsynced
+    rename -> <folder>/              parent fsynced
 
-A kill at any moment leaves the last good checkpoint and perhaps a ``.partial-*`` folder beside it, which the next save
+A kill at any moment leaves the last good checkpoint and perhaps a ``.partial`` folder beside it, which the next save
 sweeps away.
 """
 
@@ -16,52 +16,80 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+import torch.distributed.checkpoint as dcp
 from pydantic import BaseModel
 from torch import nn
 
 from learner.errors import CheckpointError
+from learner.parallel import SINGLE, Ranks
 
-FORMAT = 1
-STATE_FILE, MANIFEST_FILE = "state.pt", "manifest.json"
+FORMAT = 2
+STATE_FOLDER, MANIFEST_FILE = "state", "manifest.json"
 _CHUNK_BYTES = 1 << 22
 
 
-def save_checkpoint(folder: str | Path, *, kind: str, settings: BaseModel, state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    folder: str | Path, *, kind: str, settings: BaseModel, state: dict[str, Any], ranks: Ranks = SINGLE
+) -> None:
     """Writes ``state`` (tensors and plain values) so that ``folder`` appears complete or not at all.
 
     Args:
-        folder: replaced if it exists.
+        folder: replaced if it exists; all ranks name the same, on storage that all reach.
         kind: what it is, such as ``ppo``; compared when it is loaded.
         settings: the config it was made under; compared when it is loaded.
-        state: nested dicts and lists of tensors, numbers, strings and bytes.
+        state: nested dicts of tensors (each rank its shards), numbers, strings and lists.
+        ranks: all write their shards, the first publishes.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.parent.glob(f"{folder.name}.partial-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    aside = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    aside.mkdir()
-    torch.save(dict(state), aside / STATE_FILE)
-    manifest = {
-        "format": FORMAT,
-        "kind": kind,
-        "settings": settings.model_dump(mode="json"),
-        "files": {STATE_FILE: {"bytes": (aside / STATE_FILE).stat().st_size, "blake2b": _digest(aside / STATE_FILE)}},
-    }
-    (aside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
-    publish_folder(aside, folder)
+    aside = folder.with_name(f"{folder.name}.partial")
+    if ranks.is_first:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.parent.glob(f"{folder.name}.partial*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        aside.mkdir()
+    ranks.wait()
+    with _without_warning_of_one_process():
+        dcp.save(state, storage_writer=dcp.FileSystemWriter(aside / STATE_FOLDER), no_dist=ranks.count == 1)
+    if ranks.is_first:
+        files = sorted(path for path in aside.rglob("*") if path.is_file())
+        manifest = {
+            "format": FORMAT,
+            "kind": kind,
+            "settings": settings.model_dump(mode="json"),
+            "files": {
+                str(path.relative_to(aside)): {"bytes": path.stat().st_size, "blake2b": _digest(path)} for path in files
+            },
+        }
+        (aside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
+        publish_folder(aside, folder)
+    ranks.wait()
 
 
-def load_checkpoint(folder: str | Path, *, kind: str, settings: BaseModel) -> dict[str, Any]:
-    """Reads what ``save_checkpoint`` wrote.
+def load_checkpoint(
+    folder: str | Path, *, kind: str, settings: BaseModel, state: dict[str, Any], ranks: Ranks = SINGLE
+) -> dict[str, Any]:
+    """Reads what ``save_checkpoint`` wrote, on as many ranks as there are now.
 
-    Raises CheckpointError: absent, cut short, damaged, of another kind, or made under another config (field named).
+    Args:
+        folder: as saved.
+        kind: as saved.
+        settings: as saved.
+        state: of the same structure as what was saved: tensors are overwritten in place, the rest is replaced.
+        ranks: those that load.
+
+    Returns:
+        ``state``.
+
+    Raises:
+        CheckpointError: absent, cut short, damaged, of another kind, or made under another config (field named).
     """
     folder = Path(folder)
     try:
@@ -83,7 +111,9 @@ def load_checkpoint(folder: str | Path, *, kind: str, settings: BaseModel) -> di
             raise CheckpointError(
                 f"checkpoint file {str(path)!r} is cut short or damaged ({size} of {facts['bytes']} bytes)"
             )
-    return torch.load(folder / STATE_FILE, map_location="cpu", weights_only=True)
+    with _without_warning_of_one_process():
+        dcp.load(state, storage_reader=dcp.FileSystemReader(folder / STATE_FOLDER), no_dist=ranks.count == 1)
+    return state
 
 
 def first_difference(saved: Any, wanted: Any, path: str = "") -> str | None:
@@ -140,6 +170,13 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+@contextmanager
+def _without_warning_of_one_process() -> Generator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _digest(path: Path) -> str:

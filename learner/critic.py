@@ -18,7 +18,8 @@ from learner.explained_variance import explained_variance
 from learner.losses import clipped_value_loss
 from learner.minibatch import PassFigures, RowLoss, minibatches, update
 from learner.optim import ScheduledOptimizer
-from learner.packing import PackedRow, TokenSequence, pack
+from learner.packing import PackedRow, TokenSequence
+from learner.parallel import SINGLE, Ranks
 from learner.ragged import to_go
 from learner.scalar_head import ScalarHeadModel
 from problems.identity import derive_seed
@@ -28,12 +29,14 @@ Progress = Callable[[float, dict[str, float]], None]
 
 
 @torch.no_grad()
-def values_of(critic: ScalarHeadModel, sequences: Sequence[TokenSequence], row_tokens: int) -> Float[Tensor, " C"]:
+def values_of(
+    critic: ScalarHeadModel, sequences: Sequence[TokenSequence], row_tokens: int, ranks: Ranks = SINGLE
+) -> Float[Tensor, " C"]:
     """Value of the state in which each trained token was chosen, in the flat layout."""
     values = torch.zeros(sum(sequence.num_trained for sequence in sequences))
-    for row in pack(sequences, row_tokens):
-        values[row.flat] = critic(row)[row.predicting].float()
-    return values
+    for row, counts in ranks.rows(sequences, row_tokens):
+        values[row.flat] += critic(row)[row.predicting].float() * counts
+    return ranks.total(values)
 
 
 def value_row_loss(
@@ -57,6 +60,7 @@ def value_row_loss(
 def warm_up(
     critic: ScalarHeadModel, train: Experience, held_out: Experience, config: PPOConfig, settings: CriticConfig,
     progress: Progress | None = None,
+    ranks: Ranks = SINGLE,
 ) -> dict[str, float]:  # fmt: skip
     """Regresses the returns of the frozen policy's rollouts; the critic is changed in place.
 
@@ -80,7 +84,7 @@ def warm_up(
             done = figures.num_updates / settings.warmup_steps
             update(
                 batch, model_name="critic", optimizer=optimizer, row_tokens=config.row_tokens, row_loss=row_loss,
-                progress=done, figures=figures,
+                progress=done, figures=figures, ranks=ranks,
             )  # fmt: skip
             if progress is not None:
                 progress(done, {"critic/loss": figures.losses[-1]})
@@ -88,15 +92,17 @@ def warm_up(
     recent = figures.losses[-50:]
     return {
         "critic/loss": sum(recent) / max(len(recent), 1),
-        "critic/warmup_tokens": float(figures.num_tokens),
-        **held_out_figures(critic, held_out, config.row_tokens),
+        "critic/warmup_tokens": float(ranks.total(torch.tensor(float(figures.num_tokens)))),
+        **held_out_figures(critic, held_out, config.row_tokens, ranks),
     }
 
 
-def held_out_figures(critic: ScalarHeadModel, held_out: Experience, row_tokens: int) -> dict[str, float]:
+def held_out_figures(
+    critic: ScalarHeadModel, held_out: Experience, row_tokens: int, ranks: Ranks = SINGLE
+) -> dict[str, float]:
     """Explained variance on rollouts that the critic has not seen: all tokens, first token, last token."""
     returns = to_go(held_out.rewards, held_out.lengths)
-    values = values_of(critic, held_out.sequences, row_tokens)
+    values = values_of(critic, held_out.sequences, row_tokens, ranks)
     last = held_out.lengths.cumsum(0) - 1
     first = last - held_out.lengths + 1
     return {

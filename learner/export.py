@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.checkpoint import publish_folder
+from learner.parallel import SINGLE, Ranks, whole
 
 Bucket = list[tuple[str, Tensor]]
 
@@ -21,13 +22,15 @@ Bucket = list[tuple[str, Tensor]]
 def weight_buckets(model: PreTrainedModel, bucket_bytes: int) -> Iterator[Bucket]:
     """All weights under their Hugging Face names, in buckets of about ``bucket_bytes``.
 
+    On several ranks each gathers every weight, a bucket at a time; all must ask together.
+
     A tied weight comes once, under the name of the input embedding. Tensors are contiguous views or copies without
     gradient; the caller reads them before the next learner step. A tensor larger than the bucket comes alone.
     """
     bucket: Bucket = []
     size = 0
     for name, parameter in model.named_parameters():  # tied parameters are named once
-        tensor = parameter.detach().contiguous()
+        tensor = whole(parameter.detach()).contiguous()
         if bucket and size + tensor.nbytes > bucket_bytes:
             yield bucket
             bucket, size = [], 0
@@ -38,7 +41,12 @@ def weight_buckets(model: PreTrainedModel, bucket_bytes: int) -> Iterator[Bucket
 
 
 def export_huggingface(
-    model: PreTrainedModel, folder: str | Path, *, tokenizer: Any = None, dtype: torch.dtype | None = None
+    model: PreTrainedModel,
+    folder: str | Path,
+    *,
+    tokenizer: Any = None,
+    dtype: torch.dtype | None = None,
+    ranks: Ranks = SINGLE,
 ) -> None:
     """Writes a folder that ``AutoModelForCausalLM.from_pretrained`` loads; complete or not there.
 
@@ -47,14 +55,17 @@ def export_huggingface(
         folder: replaced if it exists.
         tokenizer: saved beside the model, if given.
         dtype: of the written weights; None: as they are.
+        ranks: all gather, the first writes.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    if aside.exists():
-        shutil.rmtree(aside)
-    state = None if dtype is None else {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    model.save_pretrained(aside, state_dict=state)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(aside)
-    publish_folder(aside, folder)
+    state = {name: whole(tensor.detach()).to(dtype or tensor.dtype) for name, tensor in model.state_dict().items()}
+    if ranks.is_first:
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        aside = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+        if aside.exists():
+            shutil.rmtree(aside)
+        model.save_pretrained(aside, state_dict=state)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(aside)
+        publish_folder(aside, folder)
+    ranks.wait()

@@ -67,7 +67,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
         chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
         ctx.temperature, ctx.chunk = temperature, max(1, chunk_elements // len(weight))
-        logprobs, entropies = torch.empty(2, len(hidden), dtype=_sum_dtype(hidden), device=hidden.device)
+        logprobs = torch.empty(len(hidden), dtype=_sum_dtype(hidden), device=hidden.device)
+        entropies = torch.empty_like(logprobs)
         only_chunk = None
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)

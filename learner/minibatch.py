@@ -23,6 +23,7 @@ from learner.aggregate import Aggregation, token_weights
 from learner.errors import NonFiniteGradientError
 from learner.optim import ScheduledOptimizer
 from learner.packing import PackedRow, TokenSequence, pack
+from learner.parallel import SINGLE, Ranks
 from learner.ragged import places
 
 
@@ -79,22 +80,34 @@ class PassFigures:
     _sums: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     _counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
-    def add_row(self, row: PackedRow, figures: Mapping[str, float]) -> None:
-        self.num_tokens += row.num_tokens
+    def add_row(self, row: PackedRow, figures: Mapping[str, float], *, counts: bool = True) -> None:
+        """Takes a row in; one that does not count leaves only its names."""
+        self.num_tokens += row.num_tokens if counts else 0
+        num_trained = len(row.targets) if counts else 0
         for name, value in figures.items():
             if name.endswith("max"):
-                self._sums[name], self._counts[name] = max(self._sums[name], value), 1
+                self._sums[name] = max(self._sums[name], value if counts else 0.0)
             else:
-                self._sums[name] += value * len(row.targets)
-                self._counts[name] += len(row.targets)
+                self._sums[name] += value * num_trained
+            self._counts[name] += num_trained
 
     def add_update(self, loss: float, grad_norm: float) -> None:
         self.num_updates += 1
         self.grad_norm += (grad_norm - self.grad_norm) / self.num_updates
         self.losses.append(loss)
 
-    def means(self) -> dict[str, float]:
-        figures = {name: self._sums[name] / max(self._counts[name], 1) for name in self._sums}
+    def means(self, ranks: Ranks = SINGLE) -> dict[str, float]:
+        """Over all ranks."""
+        names = sorted(self._sums)
+        sums, counts = torch.tensor(
+            [[self._sums[n] for n in names], [self._counts[n] for n in names]], dtype=torch.float64
+        )
+        highest = ranks.largest(sums.clone())
+        sums, counts = ranks.total(sums), ranks.total(counts)
+        figures = {
+            name: float(highest[i]) if name.endswith("max") else float(sums[i] / max(float(counts[i]), 1.0))
+            for i, name in enumerate(names)
+        }
         loss = sum(self.losses) / max(len(self.losses), 1)
         return {**figures, "loss": loss, "grad_norm": self.grad_norm}
 
@@ -108,21 +121,23 @@ def update(
     row_loss: RowLoss,
     progress: float,
     figures: PassFigures,
+    ranks: Ranks = SINGLE,
 ) -> None:
     """Accumulates the gradients of one mini-batch over its rows and makes one optimizer step.
 
     Raises NonFiniteGradientError, with nothing changed, naming the trajectories whose own gradient is not finite.
     """
-    total = 0.0
-    for row in pack(batch.sequences, row_tokens):
-        loss, row_figures = row_loss(row, batch.flat[row.flat], batch.weights[row.flat])
-        loss.backward()
-        total += float(loss.detach())
-        figures.add_row(row, row_figures)
+    total = torch.zeros((), dtype=torch.float64)
+    for row, counts in ranks.rows(batch.sequences, row_tokens):
+        weights = batch.weights[row.flat] if counts else torch.zeros(len(row.flat))
+        loss, row_figures = row_loss(row, batch.flat[row.flat], weights)
+        (loss * ranks.count).backward()  # sharded gradients are averaged over the ranks; the weights are the sum's
+        total += loss.detach()
+        figures.add_row(row, row_figures, counts=counts)
     norm = optimizer.step(progress=progress)
     if not math.isfinite(norm):
         raise NonFiniteGradientError(model_name, _culprits(batch, optimizer, row_loss))
-    figures.add_update(total, norm)
+    figures.add_update(float(ranks.total(total)), norm)
 
 
 def _culprits(batch: MiniBatch, optimizer: ScheduledOptimizer, row_loss: RowLoss) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from learner.config import OptimizerConfig
+from learner.parallel import local, whole
 
 HEAD_PREFIX = "score."  # of learner.scalar_head
 
@@ -43,6 +45,7 @@ class ScheduledOptimizer:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.config = config
+        self._model = model
         self.num_steps = 0
         self.learning_rate = 0.0
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -59,7 +62,7 @@ class ScheduledOptimizer:
 
     def gradient_norm(self) -> float:
         """Global 2-norm of the gradients accumulated so far."""
-        return float(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None]))
+        return float(whole(nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])))
 
     def step(self, *, progress: float) -> float:
         """One update from the gradients that have been accumulated; they are cleared.
@@ -70,7 +73,7 @@ class ScheduledOptimizer:
         Returns:
             The gradient's global 2-norm before clipping; if it is not finite, nothing was changed.
         """
-        norm = float(clip_gradients(self._parameters, self.config.max_grad_norm))
+        norm = float(whole(clip_gradients(self._parameters, self.config.max_grad_norm)))
         if math.isfinite(norm):
             factor = learning_rate_factor(self.config, step=self.num_steps, progress=progress)
             self.learning_rate = self.config.learning_rate * factor
@@ -82,12 +85,33 @@ class ScheduledOptimizer:
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        return {"adamw": self._adamw.state_dict(), "num_steps": self.num_steps, "learning_rate": self.learning_rate}
+        """For a checkpoint: moments by parameter name, shards of them on several ranks."""
+        state = {"adamw": get_optimizer_state_dict(self._model, self._adamw), **self._counters()}
+        self._forget_made_up_moments()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._adamw.load_state_dict(state["adamw"])
-        self.num_steps = state["num_steps"]
-        self.learning_rate = state["learning_rate"]
+        set_optimizer_state_dict(self._model, self._adamw, state["adamw"])
+        self.num_steps, self.learning_rate = state["num_steps"], state["learning_rate"]
+        self._forget_made_up_moments()
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of this rank's state, for ``restore``."""
+        return {"adamw": copy.deepcopy(self._adamw.state_dict()), **self._counters()}
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        """Back to a snapshot; gradients are cleared."""
+        self._adamw.load_state_dict(snapshot["adamw"])
+        self.num_steps, self.learning_rate = snapshot["num_steps"], snapshot["learning_rate"]
+        self.zero_grad()
+
+    def _counters(self) -> dict[str, Any]:
+        return {"num_steps": self.num_steps, "learning_rate": self.learning_rate}
+
+    def _forget_made_up_moments(self) -> None:
+        """Asked for the state before the first step, torch makes an empty step to have one, and counts it."""
+        if self.num_steps == 0:
+            self._adamw.state.clear()
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
@@ -116,13 +140,12 @@ class Undo:
 
     def __init__(self, model: nn.Module, optimizer: ScheduledOptimizer) -> None:
         self._model, self._optimizer = model, optimizer
-        self._weights = {name: tensor.detach().cpu().clone() for name, tensor in model.named_parameters()}
-        self._state = copy.deepcopy(optimizer.state_dict())
+        self._weights = {name: local(tensor.detach()).cpu().clone() for name, tensor in model.named_parameters()}
+        self._snapshot = optimizer.snapshot()
 
     def restore(self) -> None:
         """Puts everything back in place; gradients are cleared."""
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
-                parameter.copy_(self._weights[name])
-        self._optimizer.load_state_dict(self._state)
-        self._optimizer.zero_grad()
+                local(parameter).copy_(self._weights[name])
+        self._optimizer.restore(self._snapshot)

@@ -102,8 +102,10 @@ def check_length(sequence: TokenSequence, limit: int) -> None:
         raise TooLongError(sequence.name, f"{sequence.num_tokens} tokens, limit {limit}")
 
 
-def pack(sequences: Sequence[TokenSequence], row_tokens: int) -> list[PackedRow]:
+def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, multiple_of: int = 1) -> list[PackedRow]:
     """Packs all sequences into as few rows as need be, of nearly equal cost, each of at most ``row_tokens`` tokens.
+
+    Their number is a multiple of ``multiple_of`` where there are sequences enough, so that ranks get equally many.
 
     Raises TooLongError for a sequence that fits no row.
     """
@@ -111,11 +113,11 @@ def pack(sequences: Sequence[TokenSequence], row_tokens: int) -> list[PackedRow]
         check_length(sequence, row_tokens)
     trained = np.array([sequence.num_trained for sequence in sequences], dtype=np.int64)
     starts = np.cumsum(trained) - trained
-    rows = assign([sequence.num_tokens for sequence in sequences], row_tokens)
+    rows = assign([sequence.num_tokens for sequence in sequences], row_tokens, multiple_of=multiple_of)
     return [_row(sequences, members, starts) for members in rows]
 
 
-def assign(costs: Sequence[int], limit: int) -> list[tuple[int, ...]]:
+def assign(costs: Sequence[int], limit: int, *, multiple_of: int = 1) -> list[tuple[int, ...]]:
     """Spreads items over rows of cost at most ``limit``; the fewest rows the heuristic finds, then balanced.
 
     Longest first into the emptiest row, with one row more each time that fails: within 4/3 of the ideal balance, and
@@ -125,6 +127,7 @@ def assign(costs: Sequence[int], limit: int) -> list[tuple[int, ...]]:
         return []
     order = sorted(range(len(costs)), key=lambda index: (-costs[index], index))
     num_rows = -(-sum(costs) // limit)
+    num_rows += -num_rows % multiple_of
     while True:
         loads, rows = [0] * num_rows, [[] for _ in range(num_rows)]
         for index in order:
@@ -133,7 +136,7 @@ def assign(costs: Sequence[int], limit: int) -> list[tuple[int, ...]]:
             rows[row].append(index)
         if max(loads) <= limit:
             return [tuple(sorted(row)) for row in rows if row]
-        num_rows += 1
+        num_rows += multiple_of
 
 
 def _row(sequences: Sequence[TokenSequence], members: Sequence[int], starts: NDArray[np.int64]) -> PackedRow:

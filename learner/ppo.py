@@ -32,6 +32,7 @@ from learner.minibatch import PassFigures, RowLoss, minibatches, update
 from learner.normalise import RunningMoments
 from learner.optim import ScheduledOptimizer, Undo
 from learner.packing import PackedRow, TokenSequence
+from learner.parallel import SINGLE, Ranks, shard
 from learner.policy import Policy, check_packed_path
 from learner.scalar_head import ScalarHeadModel
 from learner.signals import Anchor, Signals, advantages_of, anchor_of, critic_targets, normalised, score
@@ -71,6 +72,7 @@ class PPOLearner:
         *,
         reference: PreTrainedModel | None = None,
         critic: ScalarHeadModel | None = None,
+        ranks: Ranks = SINGLE,
     ) -> None:
         """
         Args:
@@ -78,12 +80,19 @@ class PPOLearner:
             config: of the stage.
             reference: the anchor; None: a frozen copy of ``policy`` as it is now.
             critic: initial value model (such as a process reward model); None: policy's backbone under a zero head.
+            ranks: processes that share the work; each makes this object with the same arguments, calls the same methods
+                in the same order with the same trajectories, and gets the same results.
         """
         self.config = config
         self.policy = Policy(policy, temperature=config.temperature, compute=config.compute)
         check_packed_path(self.policy)
         self.reference = self._reference(reference)
         self.critic = self._critic(critic)
+        self._reference_fingerprint = weights_fingerprint(self.reference) if self.reference is not None else "none"
+        self.ranks = ranks
+        for module in (self.policy, self.reference, self.critic):
+            if module is not None:
+                shard(module, ranks)
         self.policy_optimizer = ScheduledOptimizer(self.policy, config.optimizer)
         self.critic_optimizer = (
             ScheduledOptimizer(self.critic, config.advantage.critic.optimizer)
@@ -119,7 +128,7 @@ class PPOLearner:
         train, test = (admit_ungrouped(t, self.config, self.vocab_size) for t in (trajectories, held_out))
         self.moments = self.moments.updated([sample.reward for sample in train])
         train, test = (normalised(lay_out(samples), self.moments, self.config) for samples in (train, test))
-        return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress)
+        return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress, self.ranks)
 
     def step(self, groups: Sequence[Sequence[Trajectory]]) -> StepResult:
         """Trains on one batch of groups; each group holds the samples of one issue of one prompt.
@@ -161,19 +170,19 @@ class PPOLearner:
 
     def export(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Writes the policy as a Hugging Face folder."""
-        export_huggingface(self.policy.model, folder, tokenizer=tokenizer)
+        export_huggingface(self.policy.model, folder, tokenizer=tokenizer, ranks=self.ranks)
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on; ``folder`` appears complete or not at all."""
-        save_checkpoint(folder, kind="ppo", settings=self.config, state=self._state())
+        save_checkpoint(folder, kind="ppo", settings=self.config, state=self._state(), ranks=self.ranks)
 
     def load(self, folder: str | Path) -> None:
         """Goes on from what ``save`` wrote; the next step is bit for bit the one that would have followed.
 
         The learner must have been made with the same config and reference. Raises CheckpointError otherwise.
         """
-        state = load_checkpoint(folder, kind="ppo", settings=self.config)
-        if state["reference"] != self._reference_fingerprint():
+        state = load_checkpoint(folder, kind="ppo", settings=self.config, state=self._state(), ranks=self.ranks)
+        if state["reference"] != self._reference_fingerprint:
             raise CheckpointError(f"checkpoint {str(folder)!r} was made with another reference policy")
         self.policy.load_state_dict(state["policy"])
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
@@ -190,7 +199,7 @@ class PPOLearner:
         """Which trajectories are trained, which only the critic sees, and why the others are not."""
         admitted, dropped = admit(groups, self.config, self.vocab_size)
         kept, passed_over = apply_filter(admitted, self.config)
-        kept, mismatched, anchor = anchor_of(kept, self.policy, self.config)
+        kept, mismatched, anchor = anchor_of(kept, self.policy, self.config, self.ranks)
         dropped |= {sample.trajectory.id: "mismatch" for sample in mismatched}
         dropped |= {sample.trajectory.id: f"filter:{self.config.filter.kind}" for sample in passed_over}
         batch = Batch(
@@ -210,6 +219,7 @@ class PPOLearner:
             critic=self.critic,
             kl_coefficient=self.kl_coefficient,
             config=self.config,
+            ranks=self.ranks,
         )
 
     def _train_critic(self, studied: Experience, signals: Signals, returns: Tensor | None) -> dict[str, float]:
@@ -273,11 +283,15 @@ class PPOLearner:
             ):
                 update(
                     batch, model_name=name, optimizer=optimizer, row_tokens=config.row_tokens, row_loss=loss,
-                    progress=self.num_steps / config.num_steps, figures=figures,
+                    progress=self.num_steps / config.num_steps, figures=figures, ranks=self.ranks,
                 )  # fmt: skip
         if not figures.num_updates:
             return {}
-        return {**figures.means(), "learning_rate": optimizer.learning_rate, "updates": float(figures.num_updates)}
+        return {
+            **figures.means(self.ranks),
+            "learning_rate": optimizer.learning_rate,
+            "updates": float(figures.num_updates),
+        }
 
     def _finish(self, batch: Batch, metrics: dict[str, float], times: PartTimes) -> StepResult:
         """Counts the step and writes down what became of every trajectory."""
@@ -314,9 +328,6 @@ class PPOLearner:
             return None
         return (critic or ScalarHeadModel.from_causal_lm(self.policy.model)).compute_as(self.config.compute)
 
-    def _reference_fingerprint(self) -> str:
-        return weights_fingerprint(self.reference) if self.reference is not None else "none"
-
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "num_steps": self.num_steps,
@@ -324,7 +335,7 @@ class PPOLearner:
             "moments": asdict(self.moments),
             "policy": self.policy.state_dict(),
             "policy_optimizer": self.policy_optimizer.state_dict(),
-            "reference": self._reference_fingerprint(),
+            "reference": self._reference_fingerprint,
             "random": random_state(),
         }
         if self.critic is not None and self.critic_optimizer is not None:

@@ -85,7 +85,8 @@ class ScalarHeadModel(nn.Module):
         The score of a whole sequence is that of its last token: ``out[row.ends]``.
         """
         hidden = hidden_states(self.model, row, self.compute)
-        return self.score(hidden.to(self.score.weight.dtype))[:, 0]
+        weight, bias = self.score.weight, self.score.bias
+        return torch.mv(hidden.to(weight.dtype), weight[0]) + bias
 
     def compute_as(self, compute: ComputeConfig) -> ScalarHeadModel:
         """Sets precision and memory; returns itself."""

@@ -111,7 +111,18 @@ class SFTTrainer:
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on."""
-        state = {
+        save_checkpoint(folder, kind="sft", settings=self.config, state=self._state())
+
+    def load(self, folder: str | Path) -> None:
+        """Goes on from what ``save`` wrote, with the same examples. Raises CheckpointError."""
+        state = load_checkpoint(folder, kind="sft", settings=self.config, state=self._state())
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.num_steps, self.num_tokens, self.seconds = state["num_steps"], state["num_tokens"], state["seconds"]
+        restore_random_state(state["random"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
             "num_steps": self.num_steps,
             "num_tokens": self.num_tokens,
             "seconds": self.seconds,
@@ -119,15 +130,6 @@ class SFTTrainer:
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
         }
-        save_checkpoint(folder, kind="sft", settings=self.config, state=state)
-
-    def load(self, folder: str | Path) -> None:
-        """Goes on from what ``save`` wrote, with the same examples. Raises CheckpointError."""
-        state = load_checkpoint(folder, kind="sft", settings=self.config)
-        self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.num_steps, self.num_tokens, self.seconds = state["num_steps"], state["num_tokens"], state["seconds"]
-        restore_random_state(state["random"])
 
     def export(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Writes the model as a Hugging Face folder."""

@@ -22,7 +22,8 @@ from learner.critic import values_of
 from learner.experience import Experience, Sample, lay_out
 from learner.mismatch import matching_trajectories, truncated_importance
 from learner.normalise import RunningMoments
-from learner.packing import TokenSequence, pack
+from learner.packing import TokenSequence
+from learner.parallel import SINGLE, Ranks
 from learner.policy import Policy
 from learner.ragged import places
 from learner.rewards import with_penalty
@@ -63,20 +64,24 @@ class Anchor:
 
 
 @torch.no_grad()
-def logprobs_of(policy: Policy, sequences: Sequence[TokenSequence], row_tokens: int) -> Float[Tensor, " C"]:
+def logprobs_of(
+    policy: Policy, sequences: Sequence[TokenSequence], row_tokens: int, ranks: Ranks = SINGLE
+) -> Float[Tensor, " C"]:
     """Log-probabilities of all trained tokens, in the flat layout."""
     logprobs = torch.zeros(sum(sequence.num_trained for sequence in sequences))
-    for row in pack(sequences, row_tokens):
-        logprobs[row.flat] = policy(row).logprobs.float()
-    return logprobs
+    for row, counts in ranks.rows(sequences, row_tokens):
+        logprobs[row.flat] += policy(row).logprobs.float() * counts
+    return ranks.total(logprobs)
 
 
-def anchor_of(kept: Sequence[Sample], policy: Policy, config: PPOConfig) -> tuple[list[Sample], list[Sample], Anchor]:
+def anchor_of(
+    kept: Sequence[Sample], policy: Policy, config: PPOConfig, ranks: Ranks = SINGLE
+) -> tuple[list[Sample], list[Sample], Anchor]:
     """Splits off the samples that another policy wrote; (matching, mismatched, anchor of the matching ones)."""
     trained, correction = lay_out(kept), config.correction
     if correction is None:
         return list(kept), [], Anchor(trained.behaviour_logprobs, None)
-    logprobs = logprobs_of(policy, trained.sequences, config.row_tokens)
+    logprobs = logprobs_of(policy, trained.sequences, config.row_tokens, ranks)
     matching = matching_trajectories(
         proximal_logprobs=logprobs,
         behaviour_logprobs=trained.behaviour_logprobs,
@@ -122,18 +127,19 @@ def score(
     critic: ScalarHeadModel | None,
     kl_coefficient: float,
     config: PPOConfig,
+    ranks: Ranks = SINGLE,
 ) -> Signals:
     """Reference and critic pass over the studied tokens."""
     logprobs = torch.zeros_like(studied.behaviour_logprobs)
     divergence = torch.zeros_like(logprobs)
     if reference is not None:
-        logprobs = logprobs_of(reference, studied.sequences, config.row_tokens)
+        logprobs = logprobs_of(reference, studied.sequences, config.row_tokens, ranks)
         divergence = kl.kl_estimate(
             config.kl.estimator, current_logprobs=studied.behaviour_logprobs, reference_logprobs=logprobs
         )
     coefficient = kl_coefficient if config.kl.place == "reward" else 0.0
     rewards = with_penalty(studied.rewards, divergence=divergence, coefficient=coefficient)
-    values = None if critic is None else values_of(critic, studied.sequences, config.row_tokens)
+    values = None if critic is None else values_of(critic, studied.sequences, config.row_tokens, ranks)
     return Signals(logprobs, divergence, values, rewards, penalties=rewards - studied.rewards)
 
 

@@ -1,10 +1,10 @@
 import json
-import os
 import random
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 
 from learner import checkpoint
 from learner.checkpoint import (
@@ -26,7 +26,8 @@ def save(folder, value=1.0):
 
 
 def load(folder, kind="ppo", settings=CONFIG):
-    return load_checkpoint(folder, kind=kind, settings=settings)
+    state = {"weights": torch.zeros(3), "num_steps": 0}
+    return load_checkpoint(folder, kind=kind, settings=settings, state=state)
 
 
 def test_what_was_saved_comes_back(tmp_path):
@@ -38,7 +39,7 @@ def test_what_was_saved_comes_back(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
-@pytest.mark.parametrize("moment", ["save", "_fsync", "rename"])
+@pytest.mark.parametrize("moment", ["save", "_fsync", "publish_folder"])
 def test_a_kill_in_the_middle_leaves_the_last_good_one(tmp_path, monkeypatch, moment):
     save(tmp_path / "c")
 
@@ -46,9 +47,7 @@ def test_a_kill_in_the_middle_leaves_the_last_good_one(tmp_path, monkeypatch, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            *{"save": (torch, "save"), "_fsync": (checkpoint, "_fsync"), "rename": (os, "rename")}[moment], killed
-        )
+        patch.setattr(dcp if moment == "save" else checkpoint, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             save(tmp_path / "c", value=2.0)
     assert load(tmp_path / "c")["weights"].tolist() == [1.0] * 3
@@ -61,7 +60,7 @@ def test_one_cut_short_or_damaged_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no complete checkpoint"):
         load(tmp_path / "absent")
     save(tmp_path / "c")
-    file = tmp_path / "c" / "state.pt"
+    file = next((tmp_path / "c" / "state").glob("*.distcp"))
     whole = file.read_bytes()
     file.write_bytes(whole[:-10])
     with pytest.raises(CheckpointError, match="cut short or damaged"):
@@ -100,7 +99,7 @@ def test_all_random_states_come_back(tmp_path):
 
     expected = draw()
     draw()
-    restore_random_state(load_checkpoint(tmp_path / "c", kind="x", settings=CONFIG))
+    restore_random_state(load_checkpoint(tmp_path / "c", kind="x", settings=CONFIG, state=random_state()))
     assert draw() == expected
 
 

@@ -71,15 +71,29 @@ def test_what_is_undone_is_as_before_bit_for_bit():
     model = linear_with_gradient(1.0)
     optimizer = ScheduledOptimizer(model, OptimizerConfig())
     optimizer.step(progress=0.0)
-    memory, weight, state = Undo(model, optimizer), model.weight.detach().clone(), optimizer.state_dict()
-    moments = state["adamw"]["state"][0]["exp_avg"].clone()
+    memory, weight = Undo(model, optimizer), model.weight.detach().clone()
+    moments = optimizer.state_dict()["adamw"]["state"]["weight"]["exp_avg"].clone()
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, -3.0)
     optimizer.step(progress=0.5)
     memory.restore()
     assert torch.equal(model.weight, weight)
-    assert torch.equal(optimizer.state_dict()["adamw"]["state"][0]["exp_avg"], moments)
+    assert torch.equal(optimizer.state_dict()["adamw"]["state"]["weight"]["exp_avg"], moments)
     assert optimizer.num_steps == 1
+
+
+def test_asking_for_the_state_before_the_first_step_changes_nothing():
+    asked, not_asked = linear_with_gradient(1.0), linear_with_gradient(1.0)
+    not_asked.load_state_dict(asked.state_dict())
+    optimizers = [ScheduledOptimizer(model, OptimizerConfig()) for model in (asked, not_asked)]
+    gradients = {name: parameter.grad for name, parameter in asked.named_parameters()}
+    optimizers[0].zero_grad()
+    optimizers[0].load_state_dict(optimizers[0].state_dict())
+    for name, parameter in asked.named_parameters():
+        parameter.grad = gradients[name]
+    for optimizer in optimizers:
+        optimizer.step(progress=0.0)
+    assert torch.equal(asked.weight, not_asked.weight)
 
 
 def test_a_scalar_head_may_have_a_rate_of_its_own():

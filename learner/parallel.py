@@ -1,0 +1,105 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""One learner over several ranks (FSDP2): each sees all trajectories, computes a share of the rows, holds a shard.
+
+    rank 0   rows 0, 2, 4     all ranks lay out the same rows from the same trajectories; a rank computes every
+    rank 1   rows 1, 3, .     count-th of them. A rank that has one row fewer passes a row of weight 0 in its place,
+                              since gathering a layer's weights takes all ranks.
+
+One rank is the same code without communication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+
+from learner.packing import PackedRow, TokenSequence, pack
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Attributes:
+    index: of this process among the learner's, from 0.
+    count: processes of the learner.
+    mesh: what parameters are sharded over; None on one rank.
+    """
+
+    index: int = 0
+    count: int = 1
+    mesh: DeviceMesh | None = None
+
+    @staticmethod
+    def joined(device_type: str = "cpu") -> Ranks:
+        """Those of the process group that this process has joined; one rank if it has joined none."""
+        if not dist.is_initialized() or dist.get_world_size() == 1:
+            return Ranks()
+        count = dist.get_world_size()
+        return Ranks(dist.get_rank(), count, init_device_mesh(device_type, (count,)))
+
+    @property
+    def is_first(self) -> bool:
+        return self.index == 0
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks, on every rank; in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, tensor: Tensor) -> Tensor:
+        """Largest over the ranks, on every rank; in place."""
+        if self.count > 1:
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def rows(self, sequences: Sequence[TokenSequence], row_tokens: int) -> Iterator[tuple[PackedRow, bool]]:
+        """This rank's rows, with False for one that only keeps step with the others and must count for nothing.
+
+        All ranks get equally many, of nearly equal cost.
+        """
+        rows = pack(sequences, row_tokens, multiple_of=self.count)
+        for start in range(0, len(rows), self.count):
+            mine = start + self.index
+            yield (rows[mine], True) if mine < len(rows) else (rows[0], False)
+
+
+SINGLE = Ranks()
+
+
+def shard(module: nn.Module, ranks: Ranks) -> None:
+    """Spreads a model's parameters over the ranks, layer by layer; nothing on one rank.
+
+    Embeddings, final norm and output layer form the group of ``module`` itself, so that tied weights stay tied.
+    """
+    if ranks.mesh is None:
+        return
+    for layer in decoder_layers(module):
+        fully_shard(layer, mesh=ranks.mesh)
+    fully_shard(module, mesh=ranks.mesh)
+
+
+def decoder_layers(module: nn.Module) -> list[nn.Module]:
+    """The blocks of the longest list of modules: a transformer's layers."""
+    lists = [child for child in module.modules() if isinstance(child, nn.ModuleList)]
+    return list(max(lists, key=len)) if lists else []
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered; all ranks must ask together. Others are returned as they are."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's shard; writing to it changes the parameter."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,99 @@
+"""Two ranks (gloo, FSDP2) against one: the same numbers to rounding."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner.models import load_causal_lm
+from learner.packing import assign
+from learner.parallel import SINGLE, Ranks, decoder_layers, shard
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("two_ranks.py")
+TIME_LIMIT_S = 200
+
+_spec = importlib.util.spec_from_file_location("two_ranks", SCRIPT)
+assert _spec is not None
+assert _spec.loader is not None
+two_ranks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(two_ranks)
+
+
+def run_two(folder, other_checkpoint):
+    """Two processes train together; what the first wrote."""
+    folder.mkdir()
+    command = [sys.executable, str(SCRIPT)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    processes = [
+        subprocess.Popen([*command, str(rank), str(folder), str(other_checkpoint)], env=environment)
+        for rank in range(2)
+    ]
+    try:
+        assert [process.wait(TIME_LIMIT_S) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    return torch.load(folder / "results.pt")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    torch.set_num_threads(1)
+    one = two_ranks.train(folder / "one", SINGLE)
+    return folder, one, run_two(folder / "two", folder / "one" / "checkpoint")
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(
+            one[name], other[name], rtol=1e-4, atol=1e-5, msg=lambda text, n=name: f"{n}: {text}"
+        )
+
+
+def test_two_ranks_train_the_same_weights_as_one(results):
+    _, one, two = results
+    same(one["weights"], two["weights"])
+
+
+def test_two_ranks_report_the_same_figures_as_one(results):
+    _, one, two = results
+    assert one["metrics"].keys() == two["metrics"].keys()
+    for name, value in one["metrics"].items():
+        if not name.startswith("learner/time"):
+            assert two["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+def test_a_checkpoint_of_one_rank_goes_on_on_two_and_back(results):
+    folder, one, two = results
+    same(one["weights"], two["resumed"])
+    same(one["weights"], two_ranks.go_on(folder / "two" / "checkpoint", SINGLE))
+
+
+def test_the_export_of_two_ranks_is_whole(results):
+    folder, _, two = results
+    state = load_causal_lm(folder / "two" / "export").state_dict()
+    for name, tensor in two["weights"].items():
+        assert torch.equal(state[name], tensor), name
+
+
+def test_rows_come_in_multiples_of_the_ranks():
+    for costs in ([5] * 7, [9, 1, 1, 1, 1], [10] * 4):
+        rows = assign(costs, 10, multiple_of=2)
+        assert len(rows) % 2 == 0
+        assert sorted(index for row in rows for index in row) == list(range(len(costs)))
+    assert assign([10] * 3, 10, multiple_of=2) == [(0,), (1,), (2,)]  # nothing to give to the second rank
+
+
+def test_one_rank_is_left_as_it_is(tiny_model):
+    kinds = [type(module) for module in tiny_model.modules()]
+    shard(tiny_model, SINGLE)
+    assert [type(module) for module in tiny_model.modules()] == kinds
+    assert len(decoder_layers(tiny_model)) == 2
+    assert Ranks.joined() == SINGLE
