@@ -22,7 +22,7 @@ from sandbox import shipping
 from sandbox.config import Profile, SandboxConfig
 from sandbox.errors import SlotDiedError
 from sandbox.interpreter import this_interpreter
-from sandbox.slot import Connection, Slot
+from sandbox.slot import Connection, Slot, last_line
 from sandbox.verdict import Isolation
 
 LABEL = "crucible.sandbox"
@@ -174,7 +174,7 @@ class DockerSlot(Slot):
         )
 
     def last_words(self) -> str:
-        return self._tail.decode(errors="replace").strip()
+        return last_line(self._tail)
 
     async def end(self) -> None:
         if self._writer is not None:

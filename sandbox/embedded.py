@@ -11,7 +11,7 @@ from typing import Any
 
 from sandbox import shipping
 from sandbox.interpreter import this_interpreter
-from sandbox.slot import Connection, Slot
+from sandbox.slot import Connection, Slot, last_line
 from sandbox.verdict import Isolation
 
 _STDERR_TAIL = 2000
@@ -70,7 +70,7 @@ class EmbeddedSlot(Slot):
         )
 
     def last_words(self) -> str:
-        return self._tail.decode(errors="replace").strip()
+        return last_line(self._tail)
 
     async def end(self) -> None:
         if self._process is None:

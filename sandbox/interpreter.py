@@ -89,7 +89,8 @@ def _linked_with(files: list[Path]) -> dict[str, Path]:
     except FileNotFoundError:
         raise SandboxError("ldd is missing: install the C library's tools (libc-bin on Debian)") from None
     found = dict.fromkeys(_LIBRARY_PATTERN.findall(listing))
-    return {path: Path(os.path.realpath(path)) for path in sorted(found)}
+    # Normal paths: an interpreter that finds its library relative to itself is listed with dots in the way.
+    return {os.path.normpath(path): Path(os.path.realpath(path)) for path in sorted(found)}
 
 
 @functools.cache

@@ -17,7 +17,6 @@ from sandbox.verdict import Isolation
 
 # Far above what machines use: a uid counts its processes over all slots and containers of a machine.
 _FIRST_UID, _UIDS_PER_SLOT, _NUM_UID_RANGES = 0x40000000, 0x10000, 0x2000
-_STDERR_TAIL = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +29,16 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Streams to and from a server, and its last words on standard error."""
+    """Streams to and from a server."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+
+
+def last_line(written: bytes) -> str:
+    """Of what a server wrote before it ended; of a trace, that is the error itself."""
+    lines = written.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 class Slot(abc.ABC):
@@ -84,7 +89,9 @@ class Slot(abc.ABC):
                 await self._greet(self._connection)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             await self.end()
-            raise SlotDiedError(f"a sandbox slot did not start ({type(error).__name__}) {self.last_words()}") from error
+            raise SlotDiedError(
+                f"a sandbox slot did not start ({self.last_words() or type(error).__name__})"
+            ) from error
         except BaseException:
             await self.end()
             raise
@@ -113,7 +120,7 @@ class Slot(abc.ABC):
                 report = await reader.readexactly(result.report_bytes)
         except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
             self.is_odd = True
-            raise SlotDiedError(f"a sandbox slot died ({type(error).__name__}) {self.last_words()}") from error
+            raise SlotDiedError(f"a sandbox slot died ({self.last_words() or type(error).__name__})") from error
         except BaseException:  # cancelled in the middle: the stream is out of step
             self.is_odd = True
             raise

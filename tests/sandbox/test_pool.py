@@ -224,3 +224,15 @@ async def test_an_old_slot_serves_until_its_successor_is_warm() -> None:
     finally:
         await pool.close()
     assert not pool._slots
+
+
+async def test_where_nothing_can_be_held_the_error_says_why_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandbox import open_executor, shipping
+    from sandbox.errors import IsolationError
+
+    refused = "raise PermissionError(1, 'unshare: Operation not permitted')"
+    monkeypatch.setattr(shipping, "START_UP", refused)
+    with pytest.raises(IsolationError, match=r"unshare: Operation not permitted") as raised:
+        await open_executor(SandboxConfig(backend=Backend.EMBEDDED, slots=2))
+    assert "\n" not in str(raised.value)
+    assert "Traceback" not in str(raised.value)
