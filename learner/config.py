@@ -216,10 +216,14 @@ class CriticConfig(Settings):
     """Clip range around the values before the step, in units of reward; None: no clipping."""
     target_lambda: Fraction = 1.0
     """Lambda of the returns that it regresses on; 1: what was really earned."""
-    warmup_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, warmup_steps=20, final_fraction=0.1)
-    """AdamW of the warm-up on rollouts of the frozen policy."""
+    warmup_optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=1e-3, head_factor=5.0, weight_decay=0.1, warmup_steps=20, final_fraction=0.1
+    )
+    """AdamW of the warm-up on rollouts of the frozen policy. A faster backbone forgets what it knew (at 4e-3 half of
+    the explained variance is lost)."""
     warmup_rollouts: int = Field(default=12_000, ge=0)
-    """Rollouts of the frozen policy that the stage collects for the warm-up; 0: no warm-up."""
+    """Rollouts of the frozen policy that the stage collects for the warm-up; 0: no warm-up. One sample of each prompt:
+    at equal cost twice the prompts raised the held-out explained variance from 0.17 to 0.24."""
     warmup_steps: int = Field(default=600, ge=0)
     """Optimizer steps of the warm-up."""
     warmup_batch_trajectories: int = Field(default=64, ge=1)

@@ -97,3 +97,22 @@ def test_one_rank_is_left_as_it_is(tiny_model):
     assert [type(module) for module in tiny_model.modules()] == kinds
     assert len(decoder_layers(tiny_model)) == 2
     assert Ranks.joined() == SINGLE
+
+
+def test_figures_at_a_fixed_seed_are_those_of_every_version_before():
+    """Guards refactors: whoever changes these numbers changes what is computed, and says so."""
+    trained = two_ranks.learner(SINGLE)
+    flat = [trajectory for group in two_ranks.batch(100) for trajectory in group]
+    metrics = trained.warm_up_critic(flat, flat) | trained.step(two_ranks.batch(0)).metrics
+    expected = {
+        "critic/held_out_explained_variance": 0.005513370037078857,
+        "critic/loss": 0.042805475037312135,
+        "critic/grad_norm": 0.3169913738965988,
+        "policy/loss": 0.02016958345969518,
+        "policy/grad_norm": 1.1208820839722953,
+        "policy/kl_reference": 0.21855121850967407,
+        "policy/entropy": 3.6643220583597818,
+        "policy/approx_kl": 0.08729719881917916,
+        "policy/ratio_max": 2.1127524375915527,
+    }
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected, rel=1e-4)
