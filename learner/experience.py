@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from learner.config import CutByLength, PPOConfig
+from learner.config import PPOConfig
 from learner.errors import GroupTooSmallError, NonFiniteLogprobError, TokenOutsideVocabularyError
 from learner.packing import TokenSequence, as_sequence, check_length
-from learner.rewards import effective_events, event_rewards, raw_reward
+from learner.rewards import event_rewards, finite_events, raw_reward
 from learner.selection import identity_keys, select
 from learner.trajectory import FinishReason, Trajectory
 from problems.identity import TrajectoryId
@@ -197,13 +197,13 @@ def _check_group(group: Sequence[Trajectory], config: PPOConfig) -> None:
             )
 
 
-def _unusable(trajectory: Trajectory, rule: CutByLength) -> str | None:
+def _unusable(trajectory: Trajectory, cut_by_length: str) -> str | None:
     if trajectory.drop_reason is not None or trajectory.kept is False:
         return trajectory.drop_reason or "dropped"
     reasons = [turn.finish_reason for turn in trajectory.turns]
     if FinishReason.ABORTED in reasons:
         return "aborted"
-    if reasons[-1] is FinishReason.LENGTH and rule.rule == "drop":
+    if reasons[-1] is FinishReason.LENGTH and cut_by_length == "drop":
         return "cut_by_length"
     return None
 
@@ -221,7 +221,7 @@ def _sample(trajectory: Trajectory, group: int, config: PPOConfig, vocab_size: i
         raise NonFiniteLogprobError(
             sequence.name, f"behaviour log-probability {logprobs[place]} at trained token {place} of {len(logprobs)}"
         )
-    events = effective_events(trajectory, config.cut_by_length)
+    events = finite_events(trajectory)
     return Sample(
         trajectory, group, sequence, logprobs.astype(np.float32), event_rewards(trajectory, events), raw_reward(events)
     )

@@ -15,22 +15,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.config import CutByLength
 from learner.errors import NonFiniteRewardError
-from learner.trajectory import FinishReason, RewardEvent, Trajectory
+from learner.trajectory import RewardEvent, Trajectory
 
 
-def effective_events(trajectory: Trajectory, rule: CutByLength) -> tuple[RewardEvent, ...]:
-    """Its events, after the rule for completions that the token limit cut.
-
-    Raises NonFiniteRewardError for an event that is NaN or infinite.
-    """
+def finite_events(trajectory: Trajectory) -> tuple[RewardEvent, ...]:
+    """Its events. Raises NonFiniteRewardError for one that is NaN or infinite."""
     for event in trajectory.events:
         if not math.isfinite(event.value):
             raise NonFiniteRewardError(str(trajectory.id), f"term {event.term!r} gave {event.value}")
-    cut = trajectory.turns[-1].finish_reason is FinishReason.LENGTH
-    if cut and rule.rule == "replace":
-        return (RewardEvent("cut_by_length", rule.value),)
     return trajectory.events
 
 

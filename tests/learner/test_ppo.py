@@ -17,7 +17,6 @@ from learner.config import (
     BestWorst,
     Correction,
     CriticConfig,
-    CutByLength,
     GroupBaseline,
     KeepAll,
     KLConfig,
@@ -219,7 +218,7 @@ def test_every_trajectory_is_accounted_for(tiny_model, groups, make_trajectory):
     groups[0][1] = make_trajectory(0, 1, finish_reason=FinishReason.ABORTED)
     groups[1][2] = make_trajectory(1, 2, drop_reason="infrastructure")
     groups[2][0] = make_trajectory(2, 0, finish_reason=FinishReason.LENGTH, reward=1.0)
-    settings = config(filter=BestWorst(), advantage=GroupBaseline(), cut_by_length=CutByLength(rule="drop"))
+    settings = config(filter=BestWorst(), advantage=GroupBaseline(), cut_by_length="drop")
     outcomes = PPOLearner(tiny_model, settings).step(groups).outcomes
     assert [o.id for o in outcomes] == [t.id for group in groups for t in group]
     reasons = [o.drop_reason for o in outcomes]

@@ -5,12 +5,9 @@ import pytest
 import torch
 from torch import tensor
 
-from learner.config import CutByLength
 from learner.errors import NonFiniteRewardError
-from learner.rewards import effective_events, event_rewards, raw_reward, with_penalty
+from learner.rewards import event_rewards, finite_events, raw_reward, with_penalty
 from learner.trajectory import FinishReason, RewardEvent
-
-RULE = CutByLength()
 
 
 def paid(trajectory):
@@ -45,16 +42,14 @@ def test_an_event_beyond_the_completion_is_an_error(make_trajectory):
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_names_trajectory_and_term(make_trajectory, value):
     with pytest.raises(NonFiniteRewardError, match="run/ppo/0/p0/0/0: term 'tests'") as caught:
-        effective_events(make_trajectory(reward=value), RULE)
+        finite_events(make_trajectory(reward=value))
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again)) == (NonFiniteRewardError, str(caught.value))
 
 
-def test_the_rule_for_completions_cut_by_length(make_trajectory):
-    cut = make_trajectory(reward=0.7, finish_reason=FinishReason.LENGTH)
-    assert raw_reward(effective_events(cut, CutByLength(rule="replace", value=-0.2))) == -0.2
-    assert raw_reward(effective_events(cut, CutByLength(rule="as_scored"))) == 0.7
-    assert raw_reward(effective_events(make_trajectory(reward=0.7), RULE)) == 0.7
+def test_a_cut_completion_is_worth_what_its_events_say(make_trajectory):
+    cut = make_trajectory(reward=-0.2, finish_reason=FinishReason.LENGTH)
+    assert raw_reward(finite_events(cut)) == -0.2
 
 
 def test_the_penalty_by_hand():
