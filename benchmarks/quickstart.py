@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = Path(__file__).resolve().parent / "arms" / "quickstart"
@@ -73,20 +74,25 @@ def run_arm(arm: Arm) -> dict[str, Any]:
         command = [str(Path(sys.executable).with_name("crucible")), "run", str(ROOT / "recipes" / arm.recipe)]
         command += ["--name", arm.name, "--folder", folder]
         command += [part for override in [*overrides, *arm.overrides] for part in ("--set", override)]
-        begun, cpu_before = time.time(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        begun, busy_before = time.time(), machine_cpu_s()
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        wall_s, cpu_after = time.time() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+        wall_s, cpu_s = time.time() - begun, machine_cpu_s() - busy_before
         figures = gather(Path(folder) / arm.name)
-    cpu_s = sum(getattr(cpu_after, name) - getattr(cpu_before, name) for name in ("ru_utime", "ru_stime"))
     return figures | {
         "arm": arm.name,
         "recipe": arm.recipe,
         "seed": arm.seed,
         "overrides": list(arm.overrides),
         "wall_s": round(wall_s, 1),
-        "cpu_s": round(cpu_s, 1),
+        "machine_cpu_s": round(cpu_s, 1),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}",
     }
+
+
+def machine_cpu_s() -> float:
+    """CPU seconds that the whole machine has worked: Ray's processes and containers are not the command's children."""
+    times = psutil.cpu_times()
+    return times.user + times.nice + times.system
 
 
 def gather(run: Path) -> dict[str, Any]:
@@ -96,9 +102,9 @@ def gather(run: Path) -> dict[str, Any]:
     policy = [step for step in steps if step["stage"] == "ppo"]
     last_quarter = policy[round(len(policy) * _LAST_QUARTER) :]
     warmup = next((step for step in steps if step["stage"] == "ppo.warmup"), {})
-    explained = [
-        step["critic/explained_variance_all"] for step in last_quarter if "critic/explained_variance_all" in step
-    ]
+    # Without a filter all are kept, and "all" is not reported beside "kept".
+    everywhere, kept = "critic/explained_variance_all", "critic/explained_variance_kept"
+    explained = [step.get(everywhere, step[kept]) for step in last_quarter if kept in step]
     return {
         "before": manifests["before"]["figures"]["sampled_pass_at_1"],
         "after": manifests["after"]["figures"]["sampled_pass_at_1"],

@@ -46,10 +46,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0f}"
+
+
 def quickstart_table(arms: list[dict[str, Any]]) -> list[str]:
     """One row an arm, then one a recipe over its seeds."""
     lines = [
-        "| arm | before | after | difference | greedy before, after | EV warm, last quarter | wall s | CPU s |",
+        "| arm | before | after | difference | greedy before, after | EV warm, last quarter | wall s | machine CPU s |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
@@ -58,7 +62,7 @@ def quickstart_table(arms: list[dict[str, Any]]) -> list[str]:
             f"| {_cell(arm['difference'], '+')} "
             f"| {arm['before_greedy']['mean']:.3f}, {arm['after_greedy']['mean']:.3f} "
             f"| {_number(arm['explained_variance_warm'])}, {_number(arm['explained_variance_last_quarter'])} "
-            f"| {arm['wall_s']:.0f} | {arm['cpu_s']:.0f} |"
+            f"| {arm['wall_s']:.0f} | {_seconds(arm.get('machine_cpu_s'))} |"
         )
     lines += ["", "| recipe | seeds | mean difference, 95 % over seeds |", "|---|---|---|"]
     groups: dict[str, list[float]] = {}
