@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.engine import engine_environment
 from actors.executor import Executed, Execution, ExecutorWorker
 from actors.generator import GenerationRequest, GenerationResult, Generator
 from cluster.config import ExecutorsConfig, GeneratorsConfig
-from cluster.errors import ActorError, ClusterError
+from cluster.errors import ActorError
 from cluster.session import SANDBOX_RESOURCE, end_actor, start_actor
 from problems.identity import WeightsVersion
 from sandbox.verdict import Outcome, Verdict
@@ -256,14 +255,3 @@ def _content_key(work: Execution) -> bytes:
     """Equal for equal program, suite, limits and mode."""
     content = repr((work.program, work.suite, work.limits, work.stop_at_first_failure))
     return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
-def require_resources(needed: dict[str, float]) -> None:
-    """Raises ClusterError if the cluster, as it stands, could never hold ``needed``; nothing waits in silence."""
-    have = ray.cluster_resources()
-    for name, amount in needed.items():
-        if have.get(name, 0.0) < amount:
-            raise ClusterError(
-                f"the cluster has {have.get(name, 0.0):g} of resource {name!r} and this run needs {amount:g}; "
-                f"start a node with it (ray start --resources), or lower the counts in the recipe"
-            )

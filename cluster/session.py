@@ -50,9 +50,21 @@ def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_
         raise ClusterError(f"{where} could not be {'joined' if address else 'started'}: {first_line}") from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would skip our way out
     try:
+        _require_resources({"CPU": num_cpus, SANDBOX_RESOURCE: num_sandboxes})
         yield
     finally:
         ray.shutdown()
+
+
+def _require_resources(needed: dict[str, float]) -> None:
+    """Raises ClusterError if the cluster, as it stands, could never hold ``needed``; nothing waits in silence."""
+    have = ray.cluster_resources()
+    for name, amount in needed.items():
+        if have.get(name, 0.0) < amount:
+            raise ClusterError(
+                f"the cluster has {have.get(name, 0.0):g} of resource {name!r} and this run needs {amount:g}; "
+                "start a node with it (ray start --resources), or lower the counts in the recipe"
+            )
 
 
 def _check_answers(address: str) -> None:
