@@ -95,7 +95,10 @@ def search():
 def search():
     for thing in gc.get_objects():
         if type(thing).__name__ in ('Candidate', 'Server', 'Run', 'Order'):
-            yield repr({name: getattr(thing, name, None) for name in dir(thing)})
+            for name in dir(thing):
+                try: text = repr(getattr(thing, name, None))
+                except Exception: continue
+                yield text
 """,
     "asking the judge": """
 def search():
