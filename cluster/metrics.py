@@ -27,10 +27,9 @@ class Span:
 
 @dataclass(slots=True)
 class Latest:
-    """What the panel and the report need without reading files again."""
+    """The last value of each metric of a stage; its manifest is made of them."""
 
     values: dict[str, float] = field(default_factory=dict)
-    history: dict[str, list[tuple[int, float]]] = field(default_factory=lambda: defaultdict(list))
 
 
 class Metrics:
@@ -54,7 +53,6 @@ class Metrics:
         latest = self.latest[stage]
         for name, value in kept.items():
             latest.values[name] = value
-            latest.history[name].append((step, value))
             self._board.add_scalar(f"{stage}/{name}", value, step)
             self._export(stage, name, value)
 
