@@ -16,7 +16,7 @@ from learner.ragged import flatten, owner, pad, to_go
 
 GRPO_EPS = 1e-6  # beside the standard deviation, so that a group of equal rewards gives zeros
 
-Baseline = Literal["mean", "leave_one_out", "grpo"]
+Baseline = Literal["mean", "leave_one_out", "grpo", "none"]
 
 
 class Advantages(NamedTuple):
@@ -77,6 +77,8 @@ def group_advantages(
         mean            A = R - mean                        Dr.GRPO (arXiv 2503.20783)
         leave_one_out   A = K/(K-1) (R - mean)              RLOO (arXiv 2402.14740): R minus the mean of the others
         grpo            A = (R - mean) / (std + 1e-6)       GRPO (arXiv 2402.03300), unbiased std
+        none            A = R                               REINFORCE++ (arXiv 2501.03262), whitened over the batch;
+                                                            with ``mean`` and whitening, its variant with a baseline
 
     The baseline may be over more members than are trained: ``members`` are all that make it (all that were generated,
     or only the kept), ``rewards`` those that want an advantage. Over the generated ones a filtered batch keeps its
@@ -93,8 +95,10 @@ def group_advantages(
         (advantages, scales): A = (R - mean) * scale.
 
     Raises:
-        ValueError: a group to be trained has fewer than two members.
+        ValueError: a group to be trained has fewer than two members to compare.
     """
+    if baseline == "none":
+        return rewards, torch.ones_like(rewards)
     names, index = torch.unique(torch.cat([member_groups, groups]), return_inverse=True)
     member_index, index = index[: len(members)], index[len(members) :]
     zeros = members.new_zeros(len(names))

@@ -244,11 +244,12 @@ class GAE(Settings):
 
 
 class GroupBaseline(Settings):
-    """Rewards compared within the samples of one prompt; no critic."""
+    """Rewards compared within the samples of one prompt, or with all of the batch; no critic."""
 
     kind: Literal["group"] = "group"
-    baseline: Literal["mean", "leave_one_out", "grpo"] = "mean"
-    """``mean``: R - mean (Dr.GRPO). ``leave_one_out``: R - mean of the others (RLOO). ``grpo``: (R - mean) / std."""
+    baseline: Literal["mean", "leave_one_out", "grpo", "none"] = "mean"
+    """``mean``: R - mean (Dr.GRPO). ``leave_one_out``: R - mean of the others (RLOO). ``grpo``: (R - mean) / std.
+    ``none``: R itself; with ``whiten_advantages`` it is REINFORCE++."""
     over: Literal["generated", "kept"] = "generated"
     """The members that make the baseline: all that were sampled, or those that the filter kept."""
 
@@ -307,6 +308,25 @@ class Correction(Settings):
     """Likewise above; None: none."""
 
 
+class OverlongPenalty(Settings):
+    """DAPO's soft overlong penalty, one more reward event ``overlong``; see learner.rewards.overlong_penalty."""
+
+    max_tokens: int = Field(ge=2)
+    """Completion tokens at which the penalty is full: at most the sampling's own limit."""
+    buffer_tokens: int = Field(ge=1)
+    """The penalty grows linearly over so many tokens below ``max_tokens``."""
+    scale: PositiveFloat = 1.0
+    """Full penalty, in units of reward. DAPO: 1."""
+
+    @model_validator(mode="after")
+    def the_buffer_fits(self) -> OverlongPenalty:
+        if self.buffer_tokens >= self.max_tokens:
+            raise ValueError(
+                f"overlong.buffer_tokens {self.buffer_tokens} is not below overlong.max_tokens {self.max_tokens}"
+            )
+        return self
+
+
 class PPOConfig(Settings):
     """One PPO stage's learner."""
 
@@ -325,6 +345,11 @@ class PPOConfig(Settings):
     cut_by_length: Literal["train", "drop"] = "train"
     """Completions that the token limit cut: trained on what their events say (the reward terms have one for them), or
     not trained."""
+    overlong: OverlongPenalty | None = None
+    """A penalty that grows near the length limit. It counts as reward everywhere, for the filter too. None: none."""
+    drop_uniform_groups: bool = False
+    """Groups whose rewards are all equal are not trained (DAPO). The learner only drops them; sampling others in their
+    place is the generation's affair."""
     optimizer: OptimizerConfig = OptimizerConfig(warmup_steps=6)
     """AdamW for the policy."""
     epochs: int = Field(default=2, ge=1)
@@ -337,6 +362,9 @@ class PPOConfig(Settings):
     """Most tokens in one packed row (one forward and backward pass)."""
     max_trajectory_tokens: int = Field(default=512, ge=2)
     """A trajectory with more tokens, prompt included, is an error, never cut."""
+    policy_loss: Literal["clipped", "gspo", "cispo"] = "clipped"
+    """``clipped``: PPO. ``gspo``: one ratio for a trajectory (clip ranges near 3e-4). ``cispo``: the clipped ratio
+    is a weight without gradient. See learner.losses."""
     clip_low: Fraction = 0.2
     """The ratio's gain is clipped below 1 - clip_low."""
     clip_high: NonNegativeFloat = 0.2
@@ -363,6 +391,12 @@ class PPOConfig(Settings):
             raise ValueError(
                 f"max_trajectory_tokens {self.max_trajectory_tokens} is more than row_tokens {self.row_tokens}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def dual_clip_is_of_the_clipped_loss(self) -> PPOConfig:
+        if self.dual_clip is not None and self.policy_loss != "clipped":
+            raise ValueError(f"dual_clip belongs to policy_loss 'clipped', not to {self.policy_loss!r}")
         return self
 
     @model_validator(mode="after")

@@ -17,9 +17,9 @@ from torch import Tensor
 from learner.config import PPOConfig
 from learner.errors import GroupTooSmallError, NonFiniteLogprobError, TokenOutsideVocabularyError
 from learner.packing import TokenSequence, as_sequence, check_length
-from learner.rewards import event_rewards, finite_events, raw_reward
+from learner.rewards import event_rewards, finite_events, overlong_penalty, raw_reward
 from learner.selection import identity_keys, select
-from learner.trajectory import FinishReason, Trajectory
+from learner.trajectory import FinishReason, RewardEvent, Trajectory
 from problems.identity import TrajectoryId
 
 MAX_LOGPROB = 1e-3  # rounding may lift a log-probability of certainty a little above 0
@@ -32,8 +32,8 @@ class Outcome:
     Attributes:
         id: which.
         kept: trained or not.
-        drop_reason: ``filter:<kind>``, ``aborted``, ``cut_by_length``, ``group_of_one``, ``mismatch``, or the
-            reason it came with.
+        drop_reason: ``filter:<kind>``, ``aborted``, ``cut_by_length``, ``group_of_one``, ``uniform_group``,
+            ``mismatch``, or the reason it came with.
     """
 
     id: TrajectoryId
@@ -132,6 +132,9 @@ def admit(
                 dropped[trajectory.id] = reason
         if len(usable) == 1 and _compares(config):
             dropped[usable.pop().trajectory.id] = "group_of_one"  # its fellows were dropped before
+        if config.drop_uniform_groups and len({sample.reward for sample in usable}) == 1:
+            dropped |= {sample.trajectory.id: "uniform_group" for sample in usable}
+            usable.clear()
         admitted.append(usable)
     return admitted, dropped
 
@@ -178,7 +181,8 @@ def lay_out(samples: Sequence[Sample]) -> Experience:
 
 def _compares(config: PPOConfig) -> bool:
     """Whether members of a group are compared with each other."""
-    return config.advantage.kind == "group" or config.filter.kind in ("br", "bw")
+    by_advantage = config.advantage.kind == "group" and config.advantage.baseline != "none"
+    return by_advantage or config.filter.kind in ("br", "bw")
 
 
 def _check_group(group: Sequence[Trajectory], config: PPOConfig) -> None:
@@ -222,6 +226,9 @@ def _sample(trajectory: Trajectory, group: int, config: PPOConfig, vocab_size: i
             sequence.name, f"behaviour log-probability {logprobs[place]} at trained token {place} of {len(logprobs)}"
         )
     events = finite_events(trajectory)
+    if config.overlong is not None:
+        limits = config.overlong.model_dump()
+        events += (RewardEvent("overlong", overlong_penalty(trajectory.num_completion_tokens, **limits)),)
     return Sample(
         trajectory, group, sequence, logprobs.astype(np.float32), event_rewards(trajectory, events), raw_reward(events)
     )

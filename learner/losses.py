@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from learner.aggregate import weighted_sum
 from learner.kl import MAX_LOG_RATIO
+from learner.ragged import owner, sum_by_trajectory
 
 
 class PolicyLoss(NamedTuple):
@@ -112,6 +113,79 @@ def clipped_policy_loss(
         approx_kl=_mean(ratio - 1 - log_ratio, real),
         ratio_mean=_mean(ratio, real),
         ratio_max=_inert(ratio.detach(), real).max() if real.any() else ratio.new_zeros(()),
+    )
+
+
+def sequence_clipped_policy_loss(
+    *,
+    current_logprobs: Float[Tensor, " C"],
+    proximal_logprobs: Float[Tensor, " C"],
+    advantages: Float[Tensor, " C"],
+    weights: Float[Tensor, " C"],
+    lengths: Int[Tensor, " B"],
+    clip_low: float,
+    clip_high: float,
+    importance: Float[Tensor, " C"] | None = None,
+) -> PolicyLoss:
+    """GSPO: the clipped surrogate with one ratio for a whole trajectory, the geometric mean of its tokens' ratios.
+
+        s_i   = exp(mean_t (current_t - proximal_t))
+        s_it  = sg(s_i) exp(current_t - sg(current_t))      value s_i, gradient s_i d log pi_t
+        loss  = clipped_policy_loss with s_it in place of the token's ratio
+
+    arXiv 2507.18071, in its token form (GSPO-token), so that advantages may differ by token; where they do not and
+    tokens are aggregated by ``sequence_mean_token_mean`` it is GSPO itself. Clip ranges are far narrower than PPO's
+    (theirs: 3e-4 below, 4e-4 above), since the mean of a trajectory moves less than a token.
+
+    Args:
+        lengths: tokens of each trajectory; all other arguments as in ``clipped_policy_loss``.
+    """
+    real = weights != 0
+    log_ratio = _inert(current_logprobs, real) - _inert(proximal_logprobs.detach(), real)
+    counted = sum_by_trajectory(real.to(log_ratio.dtype), lengths).clamp(min=1)
+    mean = (sum_by_trajectory(log_ratio.detach(), lengths) / counted)[owner(lengths)]
+    return clipped_policy_loss(
+        current_logprobs=mean + log_ratio - log_ratio.detach(),
+        proximal_logprobs=torch.zeros_like(mean),
+        advantages=advantages,
+        weights=weights,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        importance=importance,
+    )
+
+
+def clipped_importance_loss(
+    *,
+    current_logprobs: Float[Tensor, "*tokens"],
+    proximal_logprobs: Float[Tensor, "*tokens"],
+    advantages: Float[Tensor, "*tokens"],
+    weights: Float[Tensor, "*tokens"],
+    clip_low: float,
+    clip_high: float,
+    importance: Float[Tensor, "*tokens"] | None = None,
+) -> PolicyLoss:
+    """CISPO: the ratio is a clipped weight without gradient, so that no token's gradient is cut to zero.
+
+        loss = - sum_t w_t importance_t sg(clip(ratio_t, 1 - clip_low, 1 + clip_high)) A_t current_t
+
+    arXiv 2506.13585 (MiniMax-M1), which leaves the lower side open (``clip_low`` 1). ``clip_fraction`` is here the
+    share of tokens whose weight the clip changed. Arguments as in ``clipped_policy_loss``.
+    """
+    real = weights != 0
+    current = _inert(current_logprobs, real)
+    log_ratio = current.detach() - _inert(proximal_logprobs.detach(), real)
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
+    factor = weights if importance is None else weights * _inert(importance.detach(), real)
+    return PolicyLoss(
+        loss=weighted_sum(-clipped * _inert(advantages.detach(), real) * current, factor),
+        num_tokens=int(real.sum()),
+        clip_fraction=_mean((clipped != ratio).to(weights.dtype), real),
+        dual_clip_fraction=ratio.new_zeros(()),
+        approx_kl=_mean(ratio - 1 - log_ratio, real),
+        ratio_mean=_mean(ratio, real),
+        ratio_max=_inert(ratio, real).max() if real.any() else ratio.new_zeros(()),
     )
 
 

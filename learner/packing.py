@@ -77,6 +77,11 @@ class PackedRow:
     def num_tokens(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def trained_lengths(self) -> Int[Tensor, " M"]:
+        """Trained tokens of each sequence."""
+        return torch.searchsorted(self.ends, self.predicting).bincount(minlength=len(self.lengths))
+
 
 def as_sequence(trajectory: Trajectory) -> TokenSequence:
     """All turns of a trajectory, end to end; trained where its loss mask says so.

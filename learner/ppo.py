@@ -243,16 +243,21 @@ class PPOLearner:
 
         def loss(row: PackedRow, flat: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
             current = self.policy(row)
-            result = losses.clipped_policy_loss(
-                current_logprobs=current.logprobs,
-                proximal_logprobs=anchor.logprobs[flat],
-                advantages=advantages[flat],
-                weights=weights,
-                clip_low=config.clip_low,
-                clip_high=config.clip_high,
-                dual_clip=config.dual_clip,
-                importance=None if anchor.importance is None else anchor.importance[flat],
-            )
+            tokens: dict[str, Any] = {
+                "current_logprobs": current.logprobs,
+                "proximal_logprobs": anchor.logprobs[flat],
+                "advantages": advantages[flat],
+                "weights": weights,
+                "importance": None if anchor.importance is None else anchor.importance[flat],
+                "clip_low": config.clip_low,
+                "clip_high": config.clip_high,
+            }
+            if config.policy_loss == "gspo":
+                result = losses.sequence_clipped_policy_loss(**tokens, lengths=row.trained_lengths)
+            elif config.policy_loss == "cispo":
+                result = losses.clipped_importance_loss(**tokens)
+            else:
+                result = losses.clipped_policy_loss(**tokens, dual_clip=config.dual_clip)
             total = result.loss
             if config.entropy_coefficient:
                 total = total - config.entropy_coefficient * weighted_sum(current.entropy, weights)

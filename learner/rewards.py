@@ -56,6 +56,23 @@ def event_rewards(trajectory: Trajectory, events: Sequence[RewardEvent]) -> NDAr
     return rewards
 
 
+def overlong_penalty(num_tokens: int, *, max_tokens: int, buffer_tokens: int, scale: float = 1.0) -> float:
+    """DAPO's soft overlong penalty (arXiv 2503.14476), from 0 down to -scale.
+
+        0                                    L <= max - buffer
+        scale (max - buffer - L) / buffer    in between
+        -scale                               L >= max
+
+    Args:
+        num_tokens: L, completion tokens of the whole trajectory.
+        max_tokens: length at which it is full.
+        buffer_tokens: tokens over which it grows.
+        scale: full penalty, in units of reward.
+    """
+    excess = num_tokens - (max_tokens - buffer_tokens)
+    return -scale * min(max(excess / buffer_tokens, 0.0), 1.0)
+
+
 def with_penalty(
     rewards: Float[Tensor, " C"], *, divergence: Float[Tensor, " C"], coefficient: float
 ) -> Float[Tensor, " C"]:

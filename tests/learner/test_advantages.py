@@ -4,6 +4,7 @@ from torch import tensor
 
 from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
 from learner.ragged import to_go
+from learner.whitening import whiten
 
 F64 = torch.float64
 
@@ -108,3 +109,22 @@ def test_a_token_carries_the_penalty_that_is_still_to_come():
         advantages=tensor([0.5]), scales=tensor([2.0]), penalties=tensor([-0.1, -0.2, -0.4]), lengths=tensor([3])
     )
     assert spread.tolist() == pytest.approx([0.5 - 1.4, 0.5 - 1.2, 0.5 - 0.8])
+
+
+def test_without_a_baseline_the_reward_is_the_advantage_and_a_group_of_one_will_do():
+    assert compare("none", [1.0, -0.5, 0.25], [0, 0, 9]) == [1.0, -0.5, 0.25]
+
+
+def test_reinforce_plus_plus_is_the_reward_to_go_whitened_over_the_batch():
+    # returns to go with penalties (0.1, 0.2 | 0.3): 1 - 0.3, 1 - 0.2, 0 - 0.3
+    advantages, scales = group_advantages(
+        "none", rewards=tensor([1.0, 0.0]), groups=tensor([0, 1]), members=tensor([1.0, 0.0]),
+        member_groups=tensor([0, 1]),
+    )  # fmt: skip
+    spread = spread_with_penalty(
+        advantages=advantages, scales=scales, penalties=tensor([-0.1, -0.2, -0.3]), lengths=tensor([2, 1])
+    )
+    assert spread.tolist() == pytest.approx([0.7, 0.8, -0.3])
+    mean, std = 0.4, (((0.3**2) + (0.4**2) + (0.7**2)) / 2) ** 0.5
+    assert whiten(spread).tolist() == pytest.approx([0.3 / std, 0.4 / std, -0.7 / std])
+    assert mean == pytest.approx(float(spread.mean()))

@@ -8,6 +8,7 @@ from learner.config import (
     GroupBaseline,
     KLConfig,
     NewModelConfig,
+    OverlongPenalty,
     PPOConfig,
     RandomK,
     Settings,
@@ -64,3 +65,10 @@ def test_wrong_settings_are_refused_by_name(make, complaint):
 def test_settings_can_t_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
         PPOConfig().seed = 3
+
+
+def test_variants_that_do_not_go_together_are_refused():
+    with pytest.raises(ValidationError, match="dual_clip belongs to policy_loss 'clipped', not to 'gspo'"):
+        PPOConfig(policy_loss="gspo", dual_clip=3.0)
+    with pytest.raises(ValidationError, match=r"overlong\.buffer_tokens 20 is not below overlong\.max_tokens 20"):
+        OverlongPenalty(max_tokens=20, buffer_tokens=20)

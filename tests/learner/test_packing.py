@@ -57,6 +57,12 @@ def gradients(model):
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
+def test_a_row_knows_the_trained_tokens_of_each_of_its_sequences():
+    examples = sequences()
+    for row in pack(examples, 20):
+        assert row.trained_lengths.tolist() == [examples[index].num_trained for index in row.members]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_packed_equals_one_by_one_in_loss_and_gradients(family):
     torch.manual_seed(0)

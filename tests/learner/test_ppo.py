@@ -21,6 +21,7 @@ from learner.config import (
     KeepAll,
     KLConfig,
     OptimizerConfig,
+    OverlongPenalty,
     PPOConfig,
     RandomK,
 )
@@ -309,6 +310,51 @@ def test_kl_as_a_loss_pulls_towards_the_reference(tiny_model, groups):
         return float(apart.square().mean())
 
     assert after(5.0) < after(1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "function"),
+    [
+        ({"policy_loss": "gspo", "clip_low": 3e-4, "clip_high": 4e-4}, "sequence_clipped_policy_loss"),
+        ({"policy_loss": "cispo", "clip_low": 1.0}, "clipped_importance_loss"),
+    ],
+    ids=["gspo", "cispo"],
+)
+def test_other_policy_losses_come_from_their_tested_functions(tiny_model, groups, monkeypatch, settings, function):
+    """At the first update all three have the gradient of the plain policy gradient; then they part."""
+    once = config(advantage=GroupBaseline(), epochs=1, minibatch_trajectories=99,
+                  aggregation="sequence_mean_token_mean")  # fmt: skip
+    plain = PPOLearner(copy.deepcopy(tiny_model), once).step(groups)
+    original, calls = getattr(losses, function), []
+    monkeypatch.setattr(losses, function, lambda **arguments: calls.append(1) or original(**arguments))
+    first = PPOLearner(copy.deepcopy(tiny_model), once.model_copy(update=settings)).step(groups)
+    assert first.metrics["policy/grad_norm"] == pytest.approx(plain.metrics["policy/grad_norm"], rel=1e-3)
+    later = [
+        PPOLearner(copy.deepcopy(tiny_model), config(advantage=GroupBaseline(), epochs=3, **extra))
+        for extra in ({}, settings)
+    ]
+    assert later[0].step(groups).metrics["policy/grad_norm"] != later[1].step(groups).metrics["policy/grad_norm"]
+    assert calls
+
+
+def test_an_overlong_completion_earns_less_and_the_filter_sees_it(tiny_model, make_trajectory):
+    group = [make_trajectory(0, i, reward=1.0, completion=(5,) * (4 + 4 * i) + (1,)) for i in range(3)]
+    overlong = OverlongPenalty(max_tokens=13, buffer_tokens=6, scale=0.5)
+    result = PPOLearner(tiny_model, config(filter=BestOfN(), overlong=overlong)).step([group])
+    assert result.trained_ids == (group[0].id,)
+    assert result.metrics["reward/mean"] == pytest.approx((1 + (1 - 0.5 * 2 / 6) + 0.5) / 3)
+
+
+def test_groups_of_one_reward_may_be_dropped(tiny_model, groups, make_trajectory):
+    groups[1] = [make_trajectory(1, i, reward=0.5) for i in range(4)]
+    result = PPOLearner(tiny_model, config(advantage=GroupBaseline(), drop_uniform_groups=True)).step(groups)
+    reasons = {outcome.id: outcome.drop_reason for outcome in result.outcomes if not outcome.kept}
+    assert reasons == {t.id: "uniform_group" for t in groups[1]}
+
+
+def test_reinforce_plus_plus_trains_groups_of_one(tiny_model, groups):
+    learner = PPOLearner(tiny_model, config(advantage=GroupBaseline(baseline="none")))
+    assert len(learner.step([group[:1] for group in groups]).trained_ids) == len(groups)
 
 
 def test_an_entropy_bonus_raises_the_entropy(tiny_model, groups):

@@ -6,7 +6,7 @@ import torch
 from torch import tensor
 
 from learner.errors import NonFiniteRewardError
-from learner.rewards import event_rewards, finite_events, raw_reward, with_penalty
+from learner.rewards import event_rewards, finite_events, overlong_penalty, raw_reward, with_penalty
 from learner.trajectory import FinishReason, RewardEvent
 
 
@@ -60,3 +60,9 @@ def test_the_penalty_by_hand():
 
 def test_the_kinds_of_numbers_survive(make_trajectory):
     assert event_rewards(make_trajectory(), ()).dtype == np.float64
+
+
+def test_the_soft_overlong_penalty_grows_over_the_buffer():
+    limits = {"max_tokens": 20, "buffer_tokens": 8}
+    assert [overlong_penalty(n, **limits) for n in (1, 12, 14, 16, 20, 21)] == [0.0, 0.0, -0.25, -0.5, -1.0, -1.0]
+    assert overlong_penalty(14, **limits, scale=2.0) == -0.5
