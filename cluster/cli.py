@@ -110,8 +110,15 @@ def report(
         typer.echo(write_report(run_folder))
 
 
+def _interrupt(*_: object) -> None:
+    """SIGTERM is taken like Ctrl-C; where SIGINT is ignored, as under nohup or behind a script's ``&``, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
+
+
 def main() -> None:
-    """Entry point. SIGTERM is taken like Ctrl-C, so that containers and actors are ended in order."""
+    """Entry point. SIGTERM ends a run as Ctrl-C does: containers and actors are ended in order."""
     _check_rooms()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     app()

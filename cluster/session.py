@@ -44,7 +44,7 @@ def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray raises bare ones too, such as for a start that takes too long
         where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterError(f"{where} could not be {'joined' if address else 'started'}: {first_line}") from error

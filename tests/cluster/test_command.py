@@ -88,13 +88,28 @@ def test_a_missing_engine_is_told_before_any_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_in_order_and_leaves_nothing_running(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "on_sigint"),
+    [
+        (signal.SIGINT, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_DFL),
+        (signal.SIGTERM, signal.SIG_IGN),  # as nohup and a script's & leave it
+    ],
+)
+def test_an_interrupted_run_ends_in_order_and_leaves_nothing_running(
+    tmp_path: Path, how: signal.Signals, on_sigint: signal.Handlers
+) -> None:
     recipe = yaml.safe_load(RECIPE.read_text())
     recipe["stages"] = recipe["stages"][:2]
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe | {"folder": str(tmp_path)}))
-    process = subprocess.Popen([CRUCIBLE, "run", str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [CRUCIBLE, "run", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, on_sigint),
+    )
     metrics = tmp_path / "quickstart" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and metrics.read_text()):

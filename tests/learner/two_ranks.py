@@ -1,5 +1,6 @@
 """Run by test_parallel.py in processes of their own: one PPO run on some ranks, its results written by the first."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -85,6 +86,8 @@ def main(rank: str, folder: str, other_checkpoint: str) -> None:
         torch.save(results, Path(folder) / "results.pt")
     ranks.wait()
     dist.destroy_process_group()
+    # Threads of gloo have aborted a process in the interpreter's own way out, after all was done.
+    os._exit(0)
 
 
 if __name__ == "__main__":
