@@ -1,0 +1,38 @@
+"""Settings of the models with a scalar head that are trained before the policy: reward models and their kin.
+
+No torch here, as in ``learner.config``.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from learner.config import ComputeConfig, NonNegativeFloat, OptimizerConfig, Settings
+
+
+class ScalarTrainingConfig(Settings):
+    """How a scalar-head model is trained."""
+
+    seed: int = Field(default=0, ge=0)
+    """Order of the examples."""
+    epochs: int = Field(default=1, ge=1)
+    """Passes over the examples. PF-PPO trains its reward model for one."""
+    batch_examples: int = Field(default=32, ge=1)
+    """Examples (pairs, for a reward model) in an optimizer step."""
+    optimizer: OptimizerConfig = OptimizerConfig(
+        learning_rate=1e-3, head_factor=5.0, weight_decay=0.01, warmup_steps=10
+    )
+    """AdamW. PF-PPO at 6.7B: 1e-5."""
+    compute: ComputeConfig = ComputeConfig()
+    """Precision and memory."""
+    row_tokens: int = Field(default=4096, ge=16)
+    """Most tokens in one packed row; both members of a pair stand in the same row."""
+
+
+class RewardModelConfig(ScalarTrainingConfig):
+    """A Bradley-Terry reward model on pairs of answers to one prompt."""
+
+    margin: NonNegativeFloat = 0.0
+    """The better answer must score higher by this much (Llama 2, arXiv 2307.09288); 0: plain Bradley-Terry."""
+    centring: NonNegativeFloat = 0.0
+    """Weight of (score sum of a pair)^2, which keeps scores near zero (arXiv 2312.09244); 0: scores float freely."""

@@ -1,0 +1,173 @@
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+"""Training of a scalar-head model on examples of one or several sequences each.
+
+    examples  --shuffle-->  batches of N  --pack whole examples-->  rows  --loss.backward-->  one optimizer step a batch
+
+An example's sequences stand in one row, in its order, so that an objective may compare them. The rows' gradients add up
+to that of the batch's mean loss, however uneven the rows are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from learner.errors import NonFiniteGradientError
+from learner.optim import ScheduledOptimizer
+from learner.packing import PackedRow, TokenSequence, assign, check_length, pack
+from learner.parallel import SINGLE, Ranks
+from learner.scalar_config import ScalarTrainingConfig
+from learner.scalar_head import ScalarHeadModel
+from problems.identity import derive_seed
+
+Example = tuple[TokenSequence, ...]
+Objective = Callable[[Float[Tensor, " T"], PackedRow, Sequence[int]], Float[Tensor, ""]]
+"""(model's output for each token of the row, the row, indices of its examples in order) -> sum of their losses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarProgress:
+    """Where the training stands.
+
+    Attributes:
+        step: optimizer steps made.
+        num_steps: steps in all.
+        loss: mean over the last step's examples.
+        tokens: passed so far.
+        learning_rate: of the last step.
+        grad_norm: of the last step, before clipping.
+    """
+
+    step: int
+    num_steps: int
+    loss: float
+    tokens: int
+    learning_rate: float
+    grad_norm: float
+
+
+class ScalarTrainer:
+    """Trains a scalar-head model in place; deterministic by seed."""
+
+    def __init__(
+        self,
+        model: ScalarHeadModel,
+        config: ScalarTrainingConfig,
+        examples: Sequence[Example],
+        objective: Objective,
+        ranks: Ranks = SINGLE,
+    ) -> None:
+        """
+        Raises:
+            ValueError: no examples, or examples of different numbers of sequences.
+            TooLongError: an example that does not fit into one row.
+        """
+        if not examples:
+            raise ValueError("no examples to train on")
+        if len({len(example) for example in examples}) != 1:
+            raise ValueError("examples must all have the same number of sequences")
+        for example in examples:
+            check_length(example[0], config.row_tokens - sum(other.num_tokens for other in example[1:]))
+        self.config = config
+        self.model = model.compute_as(config.compute)
+        self.optimizer = ScheduledOptimizer(model, config.optimizer)
+        self._examples = examples
+        self._objective = objective
+        self._ranks = ranks
+        self._num_tokens = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.config.epochs * self._per_epoch
+
+    @property
+    def _per_epoch(self) -> int:
+        return math.ceil(len(self._examples) / self.config.batch_examples)
+
+    def train(self, progress: Callable[[ScalarProgress], None] | None = None) -> ScalarProgress:
+        """All epochs. Raises NonFiniteGradientError, with the weights of before that step."""
+        latest = ScalarProgress(0, self.num_steps, float("nan"), 0, 0.0, 0.0)
+        for batch in self._batches():
+            latest = self._step(batch, latest.step)
+            if progress is not None:
+                progress(latest)
+        return latest
+
+    def _batches(self) -> Iterator[list[int]]:
+        for epoch in range(self.config.epochs):
+            seed = derive_seed("scalar-order", self.config.seed, epoch)
+            order = np.random.default_rng(seed).permutation(len(self._examples))
+            for members in np.array_split(order, self._per_epoch):
+                yield [int(member) for member in members]
+
+    def _step(self, batch: Sequence[int], step: int) -> ScalarProgress:
+        total = torch.zeros((), dtype=torch.float64)
+        for row, members, counts in self._rows(batch):
+            loss = self._objective(self.model(row), row, members) / len(batch)
+            if not counts:
+                loss = loss * 0.0
+            (loss * self._ranks.count).backward()
+            total += loss.detach()
+            self._num_tokens += row.num_tokens if counts else 0
+        norm = self.optimizer.step(progress=step / self.num_steps)
+        if not math.isfinite(norm):
+            names = tuple(sequence.name for index in batch for sequence in self._examples[index])
+            raise NonFiniteGradientError("scalar-head model", names)
+        loss = float(self._ranks.total(total))
+        return ScalarProgress(step + 1, self.num_steps, loss, self._num_tokens, self.optimizer.learning_rate, norm)
+
+    def _rows(self, batch: Sequence[int]) -> Iterator[tuple[PackedRow, list[int], bool]]:
+        """This rank's rows with their examples; False for one that only keeps step with the other ranks."""
+        rows = pack_examples([self._examples[index] for index in batch], self.config.row_tokens, self._ranks.count)
+        for start in range(0, len(rows), self._ranks.count):
+            mine = start + self._ranks.index
+            row, places = rows[mine] if mine < len(rows) else rows[0]
+            yield row, [batch[place] for place in places], mine < len(rows)
+
+
+def pack_examples(
+    examples: Sequence[Example], row_tokens: int, multiple_of: int = 1
+) -> list[tuple[PackedRow, tuple[int, ...]]]:
+    """Rows of whole examples, each with the examples' indices; their sequences stand in the examples' order."""
+    costs = [sum(sequence.num_tokens for sequence in example) for example in examples]
+    packed: list[tuple[PackedRow, tuple[int, ...]]] = []
+    for members in assign(costs, row_tokens, multiple_of=multiple_of):
+        sequences = [sequence for member in members for sequence in examples[member]]
+        (row,) = pack(sequences, sum(costs[member] for member in members))
+        packed.append((row, members))
+    return packed
+
+
+def scored_sequence(name: str, prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> TokenSequence:
+    """Prompt and completion as one sequence, scored at its last token.
+
+    Raises ValueError if either is empty.
+    """
+    if not len(prompt_ids) or not len(completion_ids):
+        raise ValueError(f"example {name}: an empty {'completion' if len(prompt_ids) else 'prompt'}")
+    ids = np.array([*prompt_ids, *completion_ids], dtype=np.int64)
+    return TokenSequence(name, ids, np.arange(len(ids)) >= len(prompt_ids))
+
+
+@torch.no_grad()
+def scores_of(
+    model: ScalarHeadModel, sequences: Sequence[TokenSequence], row_tokens: int, ranks: Ranks = SINGLE
+) -> NDArray[np.float64]:
+    """[M] score of each whole sequence, read at its last token. Raises TooLongError."""
+    for sequence in sequences:
+        check_length(sequence, row_tokens)
+    scores = torch.zeros(len(sequences), dtype=torch.float64)
+    for row, counts in ranks.rows(sequences, row_tokens):
+        if counts:
+            scores[list(row.members)] = model(row)[row.ends].double()
+        else:
+            model(row)
+    return ranks.total(scores).numpy()

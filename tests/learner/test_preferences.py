@@ -1,0 +1,59 @@
+import pytest
+
+from learner.preferences import PreferencePair, ScoredAnswer, held_out_problems, make_pairs
+
+
+def answer(problem, name, score, completion=None):
+    return ScoredAnswer(problem, name, (2, 3), tuple(completion or map(ord, name)), score, score == 1.0)
+
+
+FOUR = [answer("p", "a", 1.0), answer("p", "b", 0.5), answer("p", "c", 0.0), answer("p", "d", 1.0)]
+
+
+def names(pairs):
+    return {(pair.chosen.name, pair.rejected.name) for pair in pairs}
+
+
+def test_right_wrong_pairs_each_passing_answer_with_each_failing_one():
+    assert names(make_pairs(FOUR, "right_wrong")) == {("a", "b"), ("a", "c"), ("d", "b"), ("d", "c")}
+
+
+def test_all_also_pairs_failures_that_differ():
+    assert names(make_pairs(FOUR, "all")) == names(make_pairs(FOUR, "right_wrong")) | {("b", "c")}
+
+
+def test_most_different_is_one_pair_of_the_largest_difference():
+    (pair,) = make_pairs(FOUR, "most_different")
+    assert pair.rejected.name == "c"
+    assert pair.chosen.name in {"a", "d"}
+
+
+def test_no_pair_crosses_problems():
+    answers = [answer("p", "a", 1.0), answer("q", "b", 0.0), answer("q", "c", 0.0)]
+    for rule in ("right_wrong", "most_different", "all"):
+        assert make_pairs(answers, rule) == []
+    with pytest.raises(ValueError, match="across problems"):
+        PreferencePair(answers[0], answers[1])
+
+
+def test_equal_answers_count_once_and_never_make_a_pair():
+    same = [answer("p", "a", 1.0, [7]), answer("p", "b", 1.0, [7]), answer("p", "c", 0.0)]
+    assert names(make_pairs(same, "all")) == {("a", "c")}
+    with pytest.raises(ValueError, match="equal answers"):
+        PreferencePair(same[0], same[1])
+
+
+def test_a_bound_draws_by_name_and_seed_whatever_the_order():
+    drawn = names(make_pairs(FOUR, "all", per_problem=2, seed=3))
+    assert len(drawn) == 2
+    assert drawn == names(make_pairs(FOUR[::-1], "all", per_problem=2, seed=3))
+    seen = {frozenset(names(make_pairs(FOUR, "all", per_problem=2, seed=seed))) for seed in range(50)}
+    assert len(seen) == 10  # each of the 5 choose 2 draws comes
+
+
+def test_the_held_out_share_is_exact_and_follows_the_seed():
+    ids = [f"p{index}" for index in range(40)]
+    held = held_out_problems(ids * 3, 0.25, seed=1)
+    assert len(held) == 10
+    assert held <= set(ids)
+    assert held == held_out_problems(reversed(ids), 0.25, seed=1) != held_out_problems(ids, 0.25, seed=2)

@@ -1,0 +1,127 @@
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from learner.config import OptimizerConfig
+from learner.errors import TooLongError
+from learner.packing import pack
+from learner.preferences import PreferencePair, ScoredAnswer
+from learner.reward_model import calibration, judge_pairs, pair_figures, train_reward_model
+from learner.scalar_config import RewardModelConfig
+from learner.scalar_head import ScalarHeadModel
+from learner.scalar_training import pack_examples, scored_sequence, scores_of
+
+FAST = OptimizerConfig(learning_rate=1e-2, head_factor=5.0)
+
+
+def pair(index, good=(5, 6), bad=(7, 8)):
+    """A good answer holds token 5, a bad one token 7; lengths differ at random."""
+    rng = np.random.default_rng(index)
+    filler = [tuple(int(t) for t in rng.integers(10, 40, rng.integers(1, 6))) for _ in range(3)]
+    chosen = ScoredAnswer(f"p{index}", f"p{index}/good", filler[0], filler[1] + good, 1.0, True)
+    rejected = ScoredAnswer(f"p{index}", f"p{index}/bad", filler[0], filler[2] + bad, 0.0, False)
+    return PreferencePair(chosen, rejected)
+
+
+@pytest.fixture
+def scalar(tiny_model):
+    torch.manual_seed(0)
+    model = ScalarHeadModel.from_causal_lm(tiny_model)
+    with torch.no_grad():
+        model.score.weight.normal_(0, 0.5)
+    return model
+
+
+def test_it_learns_the_order_of_pairs_that_it_has_not_seen(scalar):
+    before = judge_pairs(scalar, [pair(index) for index in range(500, 560)], row_tokens=64)
+    train_reward_model(scalar, RewardModelConfig(optimizer=FAST, row_tokens=128), [pair(index) for index in range(300)])
+    after = judge_pairs(scalar, [pair(index) for index in range(500, 560)], row_tokens=64)
+    assert after.accuracy > 0.95 > before.accuracy
+    assert after.loss < 0.3 * math.log(2)
+
+
+def test_the_gradient_of_a_batch_does_not_depend_on_the_rows(scalar):
+    pairs = [pair(index) for index in range(7)]
+    weights = []
+    for row_tokens in (40, 4096):
+        model = copy.deepcopy(scalar).double()
+        config = RewardModelConfig(batch_examples=7, optimizer=FAST, row_tokens=row_tokens)
+        train_reward_model(model, config, pairs)
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in model.parameters()]))
+    assert torch.allclose(weights[0], weights[1], rtol=1e-9, atol=1e-12)
+
+
+def test_both_members_of_a_pair_stand_in_one_row_in_their_order():
+    examples = [(scored_sequence(f"a{i}", [2], [3] * (i + 1)), scored_sequence(f"b{i}", [4], [5])) for i in range(9)]
+    seen = []
+    for row, members in pack_examples(examples, 24):
+        assert row.num_tokens <= 24
+        firsts = row.input_ids[torch.cat([torch.tensor([0]), row.ends[:-1] + 1])].tolist()
+        assert firsts == [2, 4] * len(members)
+        seen += members
+    assert sorted(seen) == list(range(9))
+
+
+def test_a_score_is_that_of_the_sequence_alone(scalar):
+    sequences = [scored_sequence(f"s{i}", [2, 3], list(range(5, 6 + i))) for i in range(6)]
+    together = scores_of(scalar, sequences, 64)
+    alone = [float(scalar(pack([sequence], 64)[0])[-1].detach()) for sequence in sequences]
+    assert together.tolist() == pytest.approx(alone, rel=1e-5)
+
+
+def test_figures_by_hand():
+    figures = pair_figures(
+        chosen_scores=np.array([2.0, 0.0, 1.0, 1.0]),
+        rejected_scores=np.array([0.0, 1.0, 1.0, 0.0]),
+        length_differences=np.array([3.0, -2.0, 0.0, -1.0]),
+    )
+    assert figures.accuracy == pytest.approx(2.5 / 4)  # right, wrong, equal, right
+    assert figures.accuracy_longer == 1.0
+    assert figures.accuracy_shorter == 0.5
+    # differences 2, -1, 0, 1 against 3, -2, 0, -1; means 0.5 and 0
+    assert figures.length_correlation == pytest.approx(7 / math.sqrt(5 * 14))
+    expected = [math.log(1 + math.exp(-d)) for d in (2, -1, 0, 1)]
+    assert figures.loss == pytest.approx(sum(expected) / 4)
+
+
+def test_calibration_by_hand():
+    # sigmoid(0) = .5 (half right), sigmoid(2) = .8808 twice, one of them wrong
+    result = calibration(np.array([0.0, 2.0, -2.0]))
+    assert result.counts.tolist() == [1, 2]
+    assert result.confidence.tolist() == pytest.approx([0.5, 0.880797], abs=1e-6)
+    assert result.accuracy.tolist() == [0.5, 0.5]
+    assert result.error == pytest.approx(2 / 3 * 0.380797, abs=1e-6)
+
+
+def test_a_model_that_likes_length_is_seen():
+    lengths = np.array([4.0, -3.0, 2.0, -5.0])
+    figures = pair_figures(chosen_scores=lengths, rejected_scores=np.zeros(4), length_differences=lengths)
+    assert (figures.accuracy_longer, figures.accuracy_shorter) == (1.0, 0.0)
+    assert figures.length_correlation == pytest.approx(1.0)
+
+
+def test_the_seed_decides_everything(scalar):
+    def weights(seed):
+        model = copy.deepcopy(scalar)
+        pairs = [pair(index) for index in range(40)]
+        train_reward_model(model, RewardModelConfig(seed=seed, batch_examples=8), pairs)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    assert torch.equal(weights(0), weights(0))
+    assert not torch.equal(weights(0), weights(1))
+
+
+def test_a_pair_longer_than_a_row_is_named(scalar):
+    long = pair(0, good=(5,) * 30)
+    with pytest.raises(TooLongError, match="p0/good"):
+        train_reward_model(scalar, RewardModelConfig(row_tokens=32), [long])
+
+
+def test_no_pairs_are_an_error(scalar):
+    with pytest.raises(ValueError, match="no examples"):
+        train_reward_model(scalar, RewardModelConfig(), [])
+    with pytest.raises(ValueError, match="no pairs"):
+        judge_pairs(scalar, [], row_tokens=64)
