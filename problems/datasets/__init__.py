@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from problems.datasets.evalplus import read_humanevalplus, read_mbppplus
 from problems.datasets.humaneval import read_humaneval
 from problems.datasets.mbpp import ID_PREFIX, read_mbpp
 from problems.problem import Problem
 from problems.synthetic import parse_synthetic, synthetic_problems
 
-_FILE_READERS: dict[str, Callable[[Path], list[Problem]]] = {"humaneval": read_humaneval, "mbpp": read_mbpp}
-_FORMS = ("humaneval:FILE", "mbpp:FILE", "synthetic:FIELD=VALUE,..")
+_FILE_READERS: dict[str, Callable[[Path], list[Problem]]] = {
+    "humaneval": read_humaneval,
+    "humanevalplus": read_humanevalplus,
+    "mbpp": read_mbpp,
+    "mbppplus": read_mbppplus,
+}
+_FORMS = (*(f"{kind}:FILE" for kind in _FILE_READERS), "synthetic:FIELD=VALUE,..")
 
 
 def load_problems(spec: str) -> list[Problem]:
     """The problems that ``spec`` names, in their own order.
 
     Args:
-        spec: ``humaneval:FILE`` or ``mbpp:FILE`` (.jsonl, .jsonl.gz; MBPP's sanitized set is a .json), or fields of
-            ``SyntheticConfig`` such as ``synthetic:split=train,count=12000,depth=2-3,seed=11,language=python``.
+        spec: ``KIND:FILE``, where the kind is a reader's (.jsonl, .jsonl.gz; MBPP's sanitized set is a .json), or
+            fields of ``SyntheticConfig``, as ``synthetic:split=train,count=12000,depth=2-3,seed=11,language=python``.
 
     Raises:
         ValueError: for an unknown kind, a missing file, and a malformed or repeated row, naming file, line and field.

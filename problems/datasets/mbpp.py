@@ -36,7 +36,8 @@ class MbppRow(Row):
     test_imports: list[str] = Field(default_factory=list[str])
 
 
-def _parsed(source: str, field: str) -> ast.Module:
+def parsed(source: str, field: str) -> ast.Module:
+    """The tree of a field's text. Raises ValueError, naming the field."""
     try:
         with warnings.catch_warnings(action="ignore"):  # the data set's own escapes such as "\d" are not our business
             return ast.parse(source)
@@ -65,9 +66,9 @@ def _suite(row: MbppRow) -> FunctionSuite:
     not the candidate's to provide.
     """
     setup = "\n".join([*row.test_imports, row.test_setup_code]).strip("\n")
-    setup_tree = _parsed(setup, "test_setup_code")
-    tests = _parsed("\n".join([setup, *row.test_list]), "test_list")
-    code = _parsed(row.code, "code")
+    setup_tree = parsed(setup, "test_setup_code")
+    tests = parsed("\n".join([setup, *row.test_list]), "test_list")
+    code = parsed(row.code, "code")
     bound = _names(tests, ast.Store) | set(_imported(setup_tree.body))
     used = _names(tests, ast.Load) - bound
     defined = {node.name for node in code.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
@@ -88,7 +89,8 @@ def _prompt(row: MbppRow) -> str:
     )
 
 
-def _split(task_id: int) -> Split:
+def split_of(task_id: int) -> Split:
+    """The paper's split."""
     if task_id in _TEST_IDS:
         return Split.TEST
     return Split.VALIDATION if task_id in _VALIDATION_IDS else Split.TRAIN
@@ -103,7 +105,7 @@ def _problem(row: MbppRow, path: Path) -> Problem:
         suites={"main": _suite(row)},
         references=(row.code,),
         reference_completions=(row.code,),
-        split=_split(row.task_id),
+        split=split_of(row.task_id),
         licence="CC-BY-4.0",
         source=f"mbpp:{path.name}",
     )
