@@ -16,6 +16,7 @@ help: ## what there is
 setup: ## .venv with the locked packages (CPU or GPU build, by what the machine has)
 	@deploy/setup.sh
 
+quickstart: LANGUAGES = python
 quickstart: setup images ## sets up and trains a small model on what its programs do (minutes)
 	@$(VENV)/crucible run recipes/quickstart.yaml
 
@@ -35,8 +36,8 @@ format: setup ## formats and mends what can be mended
 	@$(VENV)/ruff format .
 	@$(VENV)/ruff check --fix .
 
-images: setup ## builds the sandbox images that are missing or stale (nothing without an engine)
-	@$(PY) -m sandbox.images
+images: setup ## builds what programs run in, where missing or stale (LANGUAGES="python java cpp ..")
+	@$(PY) -m sandbox.images $(LANGUAGES)
 
 results: setup images ## the experiments behind docs/results.md (long, resumable)
 	@$(PY) -m benchmarks.results

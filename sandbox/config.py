@@ -34,8 +34,10 @@ class SandboxConfig(BaseModel):
     profile: Profile = Profile.FAST
     """Docker only. ``fast``: the server keeps SYS_ADMIN to give each run its own namespaces, and the program never has
     it. ``lean``: no SYS_ADMIN; each run has a uid of its own instead."""
+    languages: tuple[str, ...] = ("python",)
+    """Languages whose slots are started at once; those of another language are when its first program comes."""
     slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1024)
-    """Programs run at once; each slot is one warm server."""
+    """Programs of one language run at once; each slot is one warm server."""
     recycle_after: int = Field(default=2000, ge=1)
     """Runs after which a slot is replaced, as soon as its successor is warm."""
     memory_bytes: int = Field(default=1 << 30, ge=64 << 20)

@@ -21,7 +21,6 @@ from docker.types import LogConfig, Ulimit
 from sandbox import shipping
 from sandbox.config import Profile, SandboxConfig
 from sandbox.errors import SlotDiedError
-from sandbox.interpreter import this_interpreter
 from sandbox.slot import Connection, Slot, last_line
 from sandbox.verdict import Isolation
 
@@ -87,8 +86,10 @@ def _remove(container: Container) -> None:
 class DockerSlot(Slot):
     """A container that lives as long as its standard input."""
 
-    def __init__(self, config: SandboxConfig, client: docker.DockerClient, image: str) -> None:
+    def __init__(self, config: SandboxConfig, client: docker.DockerClient, image: str, python: str) -> None:
+        """``python``: the path of the interpreter in the image."""
         super().__init__(config)
+        self._python = python
         self._client = client
         self._image = image
         self._container: Container | None = None
@@ -115,7 +116,7 @@ class DockerSlot(Slot):
             security.append("apparmor=unconfined")  # its default profile forbids all mounts
         self._container = self._client.containers.create(
             self._image,
-            [this_interpreter().executable_in_root, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP],
+            [self._python, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP],
             stdin_open=True,
             auto_remove=True,
             labels={LABEL: config.profile.value, OWNER_LABEL: owner()},

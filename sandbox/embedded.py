@@ -7,10 +7,13 @@ import contextlib
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
+from pathlib import Path
 from typing import Any
 
 from sandbox import shipping
+from sandbox.config import SandboxConfig
 from sandbox.interpreter import this_interpreter
+from sandbox.roots import PYTHON
 from sandbox.slot import Connection, Slot, last_line
 from sandbox.verdict import Isolation
 
@@ -20,6 +23,11 @@ _END_S = 5.0
 
 class EmbeddedSlot(Slot):
     """Root makes the namespaces directly; an ordinary user by way of a user namespace."""
+
+    def __init__(self, config: SandboxConfig, root: Path | None = None) -> None:
+        """``root``: a tree that brings a Python of its own; the machine's Python alone if not given."""
+        super().__init__(config)
+        self._root = root
 
     _process: Process | None = None
     _errors: asyncio.Task[None] | None = None
@@ -40,21 +48,34 @@ class EmbeddedSlot(Slot):
         return Connection(process.stdout, process.stdin)
 
     def preamble(self) -> bytes:
+        plan = self._root_plan(self._root) if self._root else self._interpreter_plan()
+        return shipping.bundle(shipping.JAIL, {**plan, "own_users": self.own_users})
+
+    def _root_plan(self, root: Path) -> dict[str, Any]:
+        return {
+            "files": [],
+            "folders": [(str(root / name), f"/{name}") for name in ("usr", "etc")],
+            "links": [(str(path.readlink()), path.name) for path in root.iterdir() if path.is_symlink()],
+            "masked": [],
+            "command": [PYTHON, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP],
+            "environment": shipping.ENVIRONMENT,
+        }
+
+    def _interpreter_plan(self) -> dict[str, Any]:
         interpreter = this_interpreter()
-        plan = {
+        return {
             "files": [
                 (str(interpreter.executable), interpreter.executable_in_root),
                 *((str(source), place) for place, source in interpreter.shared_objects.items()),
             ],
             "folders": [(str(interpreter.library), interpreter.library_in_root)],
+            "links": [],
             "masked": [f"{interpreter.library_in_root}/{name}" for name in ("site-packages", "dist-packages")],
-            "own_users": self.own_users,
             "command": [
                 interpreter.executable_in_root, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP,
             ],
             "environment": {**shipping.ENVIRONMENT, **interpreter.environment},
         }  # fmt: skip
-        return shipping.bundle(shipping.JAIL, plan)
 
     def settings(self) -> dict[str, Any]:
         return {"namespaces": True, "own_users": self.own_users, "hard_memory": False}

@@ -1,7 +1,9 @@
-"""The sandbox image: the machine's own CPython and nothing else, made without any registry.
+"""The sandbox images, one for each language, made without any registry.
 
-``python -m sandbox.images`` (``make images``) builds it where it is missing or stale, and does nothing without an
-engine. The image carries a label with a hash of its definition and of the interpreter; it holds no code of ours.
+Python's holds the machine's own CPython and nothing else; the others' hold the tree that ``sandbox/roots.py`` makes of
+Debian packages, which is also the root of their embedded slots. ``python -m sandbox.images [LANGUAGE ..]``
+(``make images``) builds what is missing or stale: images where an engine answers, else the trees. An image carries a
+label with a hash of its definition, and its tag that of the packages' versions; it holds no code of ours.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ from typing import IO, Any, cast
 import docker
 import docker.errors
 
-from sandbox import shipping
+from sandbox import roots, shipping
 from sandbox.errors import EngineMissingError, ImageMissingError, SandboxError
 from sandbox.interpreter import Interpreter, this_interpreter
+from sandbox.languages import PYTHON, Language, language_of
 
 BUILD_COMMAND = "make images"
 _REPOSITORY = "crucible-sandbox"
-_LABEL = "crucible.definition"
+_LABEL, _LANGUAGE_LABEL = "crucible.definition", "crucible.language"
+USUAL = (PYTHON, "java", "cpp")
 # Raise it when what is put into the image, or how, changes.
 _DEFINITION = "2"
 _FOLDERS = ("dev", "etc", "proc", "sys", "tmp", "usr", "usr/bin")
@@ -53,8 +57,13 @@ def image_name(interpreter: Interpreter) -> str:
     return f"{_REPOSITORY}:{interpreter.name}-{definition_hash(interpreter)}"
 
 
-def find_image(client: docker.DockerClient) -> str:
-    """The id of the fitting image. Raises ImageMissingError, naming the command that builds it."""
+def find_image(client: docker.DockerClient, language: Language | None = None) -> str:
+    """The id of the fitting image; of the machine's Python if no language is given.
+
+    Raises ImageMissingError, naming the command that builds it.
+    """
+    if language is not None:
+        return _find_language_image(client, language)
     interpreter = this_interpreter()
     name = image_name(interpreter)
     try:
@@ -96,41 +105,89 @@ def _write_root(interpreter: Interpreter, target: IO[bytes]) -> None:
             _add_file(archive, place, source)
 
 
-def build_image(client: docker.DockerClient) -> str:
-    """Builds the image and returns its name."""
-    interpreter = this_interpreter()
-    name = image_name(interpreter)
+def _import(
+    client: docker.DockerClient, root: IO[bytes], name: str, labels: dict[str, str], environment: dict[str, str]
+) -> str:
     repository, tag = name.split(":")
-    environment = {**shipping.ENVIRONMENT, **interpreter.environment}
-    changes = [f"LABEL {_LABEL}={definition_hash(interpreter)}"]
+    changes = [f"LABEL {key}={value}" for key, value in labels.items()]
     changes += [f'ENV {key}="{value}"' for key, value in environment.items()]
-    with tempfile.TemporaryFile() as root:
-        _write_root(interpreter, root)
-        root.seek(0)
-        answer: Any = cast(Any, client.api).import_image_from_data(
-            root, repository=repository, tag=tag, changes=changes
-        )
+    answer: Any = cast(Any, client.api).import_image_from_data(root, repository=repository, tag=tag, changes=changes)
     if "error" in str(answer):
         raise SandboxError(f"the engine did not take the image: {answer}")
     return name
 
 
-def main() -> int:
-    """Builds what is missing or stale; says what it did."""
+def build_image(client: docker.DockerClient, language: Language | None = None) -> str:
+    """Builds the image of a language, or of the machine's Python, and returns its name."""
+    with tempfile.TemporaryFile() as content:
+        if language is None:
+            interpreter = this_interpreter()
+            name, labels = image_name(interpreter), {_LABEL: definition_hash(interpreter)}
+            environment = {**shipping.ENVIRONMENT, **interpreter.environment}
+            _write_root(interpreter, content)
+        else:
+            root = roots.build_root_if_missing(language)
+            name, labels = f"{_REPOSITORY}:{root.name}", _labels(language)
+            environment = shipping.ENVIRONMENT
+            with tarfile.open(fileobj=content, mode="w") as archive:
+                archive.add(root, arcname=".", filter=_as_root)
+        content.seek(0)
+        return _import(client, content, name, labels, environment)
+
+
+def _as_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry
+
+
+def _labels(language: Language) -> dict[str, str]:
+    return {_LANGUAGE_LABEL: language.name, _LABEL: language.definition_hash}
+
+
+def _find_language_image(client: docker.DockerClient, language: Language) -> str:
+    """The newest image of this definition."""
+    fitting = client.images.list(filters={"label": [f"{key}={value}" for key, value in _labels(language).items()]})
+    if not fitting:
+        others = client.images.list(filters={"label": f"{_LANGUAGE_LABEL}={language.name}"})
+        raise ImageMissingError(
+            f"the sandbox image for {language.name} {'is stale' if others else 'is missing'}: "
+            f"build it with `{roots.build_command(language)}`"
+        )
+    newest: Any = max(fitting, key=lambda image: str(cast(Any, image).attrs["Created"]))
+    return str(newest.id)
+
+
+def _build_for(client: docker.DockerClient | None, name: str) -> str:
+    """Builds what is missing of one language; says what it did."""
+    language = None if name == PYTHON else language_of(name)
+    if client is None:
+        if language is None:
+            return "no Docker engine answers, and the embedded backend needs no image"
+        return f"root {roots.build_root_if_missing(language).name} is there"
+    try:
+        find_image(client, language)
+    except ImageMissingError:
+        return f"built {build_image(client, language)}"
+    if language is not None:  # the embedded backend, chosen explicitly, wants the tree
+        roots.build_root_if_missing(language)
+    return "is up to date"
+
+
+def main(names: list[str]) -> int:
+    """Builds what is missing or stale for these languages, or for the usual ones; exit code."""
     try:
         client = engine()
     except EngineMissingError:
-        print("images: no Docker engine answers, nothing to build (the embedded backend needs no image)")
-        return 0
-    try:
-        find_image(client)
-    except ImageMissingError as reason:
-        print(f"images: {str(reason).split(':')[0]}; building")
-        print(f"images: built {build_image(client)}")
-    else:
-        print(f"images: {image_name(this_interpreter())} is up to date")
+        client = None
+    for name in names or USUAL:
+        try:
+            print(f"images: {name}: {_build_for(client, name)}", flush=True)
+        except (SandboxError, ValueError) as error:
+            print(f"images: {name}: {error}", file=sys.stderr)
+            return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioCase, StdioSuite
-from sandbox.resident.protocol import End, Order, Result
+from sandbox.resident.protocol import End, Kind, Order, Result
 from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Suite, Verdict
 
 _ENDS = {
@@ -53,19 +53,27 @@ def script_job_of(program: Program, suite: StdioSuite, case: StdioCase, limits: 
     return json.dumps(fields).encode()
 
 
-def order_of(limits: Limits, job: bytes, wall_factor: float = 1.0, *, is_script: bool = False) -> Order:
-    """The server's part of the work."""
+def order_of(
+    limits: Limits,
+    job: bytes,
+    wall_factor: float = 1.0,
+    *,
+    kind: Kind = Kind.FUNCTIONS,
+    address_space_bytes: int | None = None,
+) -> Order:
+    """The server's part of the work. ``address_space_bytes``: as the memory limit if not given, 0 for no bound."""
     return Order(
         job_bytes=len(job),
         cpu_s=limits.cpu_s,
         wall_s=limits.wall_s,
         longest_wall_s=limits.wall_s * wall_factor,
         memory_bytes=limits.memory_bytes,
+        address_space_bytes=limits.memory_bytes if address_space_bytes is None else address_space_bytes,
         file_bytes=limits.file_bytes,
         output_bytes=limits.output_bytes,
         num_processes=limits.num_processes,
         open_files=limits.open_files,
-        is_script=int(is_script),
+        kind=int(kind),
     )
 
 
@@ -120,7 +128,7 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
     )
     if not report:
         return _without_report(measured, end)
-    told: dict[str, Any] = _shown(json.loads(report))
+    told: dict[str, Any] = shown(json.loads(report))
     if not told["started"] and end is End.JUDGED:
         detail = f"the program's process did not start (exit {result.candidate_exit})"
         return replace(measured, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=detail)
@@ -132,15 +140,15 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
     return _judged(measured, end, told)
 
 
-def _shown(told: Any) -> Any:
-    """The report with its texts as they may go to a terminal: they quote what a program says, control characters,
-    lone surrogates, marks of direction and all."""
+def shown(told: Any) -> Any:
+    """A report, or a part of one, with its texts as they may go to a terminal: they quote what a program says, control
+    characters, lone surrogates, marks of direction and all."""
     if isinstance(told, str):
         return "".join(character if character.isprintable() else "\ufffd" for character in told)
     if isinstance(told, list):
-        return [_shown(item) for item in cast("list[Any]", told)]
+        return [shown(item) for item in cast("list[Any]", told)]
     if isinstance(told, dict):
-        return {key: _shown(item) for key, item in cast("dict[str, Any]", told).items()}
+        return {key: shown(item) for key, item in cast("dict[str, Any]", told).items()}
     return told
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
+from sandbox import roots
 from sandbox.caching import CachingExecutor
 from sandbox.config import Backend, SandboxConfig
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError, SlotDiedError
+from sandbox.interpreter import this_interpreter
+from sandbox.languages import PYTHON, Language, language_of
+from sandbox.polyglot import Polyglot
 from sandbox.pool import SlotPool
 from sandbox.verdict import Executor
 
@@ -20,15 +25,30 @@ async def open_executor(config: SandboxConfig | None = None) -> Executor:
         IsolationError: programs cannot be held here as strongly as asked.
     """
     config = config or SandboxConfig()
-    pool = await asyncio.to_thread(_docker_pool, config)
+    executor = Polyglot(lambda language: _open_pool(config, language))
+    try:
+        for language in config.languages:
+            await executor.pool(language)
+    except BaseException:
+        await executor.close()
+        raise
+    return CachingExecutor(executor, config.cache_entries) if config.cache_entries else executor
+
+
+async def _open_pool(config: SandboxConfig, name: str) -> SlotPool:
+    pool = await asyncio.to_thread(_docker_pool, config, _definition(name))
     if pool is None:
-        pool = await _open_embedded(config)
-    else:
-        await pool.start()
-    return CachingExecutor(pool, config.cache_entries) if config.cache_entries else pool
+        return await open_embedded(config, name)
+    await pool.start()
+    return pool
 
 
-def _docker_pool(config: SandboxConfig) -> SlotPool | None:
+def _definition(name: str) -> Language | None:
+    """None for Python, whose slots need no root."""
+    return None if name == PYTHON else language_of(name)
+
+
+def _docker_pool(config: SandboxConfig, language: Language | None) -> SlotPool | None:
     """None if ``auto`` finds no engine, or no image, to run in; what is asked for explicitly must be there."""
     if config.backend is Backend.EMBEDDED:
         return None
@@ -38,17 +58,23 @@ def _docker_pool(config: SandboxConfig) -> SlotPool | None:
 
     try:
         client = engine()
-        image = find_image(client)
+        image = find_image(client, language)
     except (EngineMissingError, ImageMissingError):
         if config.backend is Backend.DOCKER:
             raise
         return None
     sweep(client)
-    return SlotPool(config, lambda: DockerSlot(config, client, image))
+    python = this_interpreter().executable_in_root if language is None else roots.PYTHON
+    return SlotPool(config, lambda: DockerSlot(config, client, image, python), language)
 
 
-async def _open_embedded(config: SandboxConfig) -> SlotPool:
-    pool = SlotPool(config, lambda: EmbeddedSlot(config))
+async def open_embedded(
+    config: SandboxConfig, name: str, slot_type: Callable[..., EmbeddedSlot] = EmbeddedSlot
+) -> SlotPool:
+    """Started slots of a language without an engine. Raises as ``open_executor`` does."""
+    language = _definition(name)
+    root = roots.find_root(language) if language else None
+    pool = SlotPool(config, lambda: slot_type(config, root), language)
     try:
         await pool.start()
     except SlotDiedError as error:

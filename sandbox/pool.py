@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from problems.problem import Limits
 from problems.stdio import StdioSuite
 from sandbox import canary
+from sandbox.compiling import Compiled, address_space_of, compile_job, compiled_of, execute_job, run_step
 from sandbox.config import SandboxConfig
 from sandbox.errors import LimitError, SandboxError, SlotDiedError
 from sandbox.judgement import (
@@ -23,7 +25,8 @@ from sandbox.judgement import (
     too_long,
     verdict_of,
 )
-from sandbox.resident.protocol import End, Result
+from sandbox.languages import PYTHON, Language
+from sandbox.resident.protocol import End, Kind, Result
 from sandbox.slot import Slot
 from sandbox.verdict import Isolation, Outcome, Program, Suite, Verdict
 
@@ -33,12 +36,14 @@ _PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing c
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One run in a slot: what the judge reads, and what the verdict must speak of."""
+    """One run in a slot: what the judge reads, and how what comes of it is read."""
 
     job: bytes
     num_cases: int
     limits: Limits
-    is_script: bool = False
+    read: Callable[[Result, bytes, Isolation | None], Verdict]
+    kind: Kind = Kind.FUNCTIONS
+    address_space_bytes: int | None = None
     wall_factor: float = 1.0
 
 
@@ -50,8 +55,10 @@ class SlotPool:
     anything odd.
     """
 
-    def __init__(self, config: SandboxConfig, make_slot: Callable[[], Slot]) -> None:
+    def __init__(self, config: SandboxConfig, make_slot: Callable[[], Slot], language: Language | None = None) -> None:
+        """``language``: of the slots' roots; the slots' own Python if not given."""
         self._config = config
+        self._language = language
         self._make_slot = make_slot
         self._idle: asyncio.Queue[Slot | None] = asyncio.Queue()
         self._slots: set[Slot] = set()
@@ -78,16 +85,44 @@ class SlotPool:
         self._refuse_impossible(program, limits)
         if len(program.source) > self._config.max_source_bytes:
             return too_long(suite, len(program.source), self._config.max_source_bytes)
+        if self._language is not None:
+            return await self._run_foreign(self._language, program, suite, limits, stop=stop_at_first_failure)
         if isinstance(suite, StdioSuite):
-            return await self._run_cases(program, suite, limits, stop=stop_at_first_failure)
+            jobs = [script_job_of(program, suite, case, limits) for case in suite.cases]
+            works = [_Work(job, 1, limits, script_verdict_of, Kind.SCRIPT) for job in jobs]
+            return await self._run_cases(suite, works, stop=stop_at_first_failure)
         job = job_of(program, suite, limits, stop=stop_at_first_failure)
-        return await self._run_work(_Work(job, len(suite.cases), limits))
+        return await self._run_work(_Work(job, len(suite.cases), limits, partial(verdict_of, len(suite.cases))))
 
-    async def _run_cases(self, program: Program, suite: StdioSuite, limits: Limits, *, stop: bool) -> Verdict:
+    async def _run_foreign(
+        self, language: Language, program: Program, suite: Suite, limits: Limits, *, stop: bool
+    ) -> Verdict:
+        """Compiles, then runs what came of it, once for each case."""
+        if not isinstance(suite, StdioSuite):
+            raise ValueError(f"a {type(suite).__name__} cannot be run for {language.name}")
+        compiled = await self._compile(language, program, limits, len(suite.cases))
+        if not isinstance(compiled, Compiled):
+            return compiled
+        step = run_step(language, language.name_of(program.source), compiled.files, limits)
+        limits = replace(limits, num_processes=limits.num_processes + language.num_threads)
+        space = address_space_of(language, limits)
+        jobs = [execute_job(step, suite, case, limits) for case in suite.cases]
+        works = [_Work(job, 1, limits, script_verdict_of, Kind.EXECUTE, space) for job in jobs]
+        return await self._run_cases(suite, works, stop=stop)
+
+    async def _compile(self, language: Language, program: Program, limits: Limits, num_cases: int) -> Verdict:
+        """``Compiled``, or the verdict on a program that does not compile."""
+        raised = language.compile_limits(limits)
+        memory_bytes = min(raised.memory_bytes, self._config.memory_bytes)
+        processes = raised.num_processes + language.num_threads
+        raised = replace(raised, memory_bytes=memory_bytes, num_processes=processes)
+        read = partial(compiled_of, language, num_cases)
+        return await self._run_work(_Work(compile_job(language, program), num_cases, raised, read, Kind.COMPILE, 0))
+
+    async def _run_cases(self, suite: StdioSuite, works: list[_Work], *, stop: bool) -> Verdict:
         """One process after another, one for each case."""
         verdicts: list[Verdict] = []
-        for case in suite.cases:
-            work = _Work(script_job_of(program, suite, case, limits), 1, limits, is_script=True)
+        for work in works:
             verdicts.append(await self._run_work(work))
             outcome = verdicts[-1].outcome
             if outcome in (Outcome.COMPILE_ERROR, Outcome.INFRASTRUCTURE_ERROR):
@@ -117,8 +152,9 @@ class SlotPool:
     def _refuse_impossible(self, program: Program, limits: Limits) -> None:
         if self._is_closed:
             raise SandboxError("the executor is closed")
-        if program.language != "python":
-            raise ValueError(f"language {program.language!r} cannot be run here; known: python")
+        name = self._language.name if self._language else PYTHON
+        if program.language != name:
+            raise ValueError(f"a program in {program.language!r} came to the slots of {name}")
         if limits.memory_bytes > self._config.memory_bytes:
             raise LimitError(
                 f"limits.memory_bytes is {limits.memory_bytes}, the slots are made for {self._config.memory_bytes}: "
@@ -141,7 +177,13 @@ class SlotPool:
     async def _run_once(self, work: _Work) -> tuple[Verdict, End]:
         slot = await self._take()
         try:
-            order = order_of(work.limits, work.job, work.wall_factor, is_script=work.is_script)
+            order = order_of(
+                work.limits,
+                work.job,
+                work.wall_factor,
+                kind=work.kind,
+                address_space_bytes=work.address_space_bytes,
+            )
             result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S)
             return self._verdict(slot, work, result, report), End(result.end)
         finally:
@@ -157,11 +199,7 @@ class SlotPool:
             self._release(slot)
 
     def _verdict(self, slot: Slot, work: _Work, result: Result, report: bytes) -> Verdict:
-        isolation = self._isolation.get(slot)
-        if work.is_script:
-            verdict = script_verdict_of(result, report, isolation)
-        else:
-            verdict = verdict_of(work.num_cases, result, report, isolation)
+        verdict = work.read(result, report, self._isolation.get(slot))
         # Where more went wrong than a program can be expected to do, the next one gets a fresh slot.
         is_ours = verdict.outcome is Outcome.INFRASTRUCTURE_ERROR and bool(slot.last_words())
         slot.is_odd = slot.is_odd or is_ours or not report or bool(result.is_last)

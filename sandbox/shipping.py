@@ -11,8 +11,8 @@ from sandbox.resident.protocol import LENGTH
 
 # In the order of their imports of each other.
 SERVER = (
-    "wire", "seccomp", "lockdown", "accounts", "protocol", "cleaning", "proxies", "checkers", "script", "judge",
-    "candidate", "server",
+    "wire", "seccomp", "lockdown", "accounts", "protocol", "cleaning", "proxies", "checkers", "foreign", "script",
+    "judge", "candidate", "server",
 )  # fmt: skip
 JAIL = ("seccomp", "lockdown", "jail")
 _PACKAGE = "resident"

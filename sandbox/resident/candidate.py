@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from .foreign import compile_program, execute
 from .script import run_script
 from .wire import Decoder, Encoder, PeerGoneError, WireError, receive_frame, send_frame
 
@@ -55,6 +56,10 @@ class Candidate:
         """Loads the program, then answers until the judge hangs up."""
         send_frame(self._channel, ["up"])
         source, setup, mode = self._receive()
+        if mode == "execute":
+            execute(source, self._channel)
+        if mode == "compile":
+            return compile_program(source, self._channel)
         code = self._compiled(bytes.fromhex(source))
         if isinstance(code, list):
             send_frame(self._channel, code)

@@ -31,7 +31,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def main(plan: dict[str, Any]) -> NoReturn:
     """Builds the jail and becomes, as the parent, its keeper; the child becomes the interpreter in it.
 
-    ``plan``: ``files`` and ``folders`` (pairs of source and place in the root), ``masked`` (folders to hide),
+    ``plan``: ``files`` and ``folders`` (pairs of source and place in the root), ``links`` (pairs of target and name in
+    the root), ``masked`` (folders to hide),
     ``own_users``, ``command``, ``environment``.
     """
     uid, gid = os.getuid(), os.getgid()
@@ -78,6 +79,8 @@ def _build(plan: dict[str, Any]) -> None:
     os.umask(0o022)
     for descriptor, place, is_folder in sources:
         _bind(descriptor, place.lstrip("/"), is_folder)
+    for target, name in plan["links"]:
+        os.symlink(target, name)
     for folder in ("dev", "proc", "tmp"):
         os.makedirs(folder, exist_ok=True)
     for descriptor, name in devices:

@@ -10,6 +10,7 @@ import json
 import os
 from typing import Any
 
+from .foreign import CompileJudge
 from .proxies import CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
 from .script import ScriptJudge
 from .wire import read_exactly, write_all
@@ -141,5 +142,8 @@ def run(job_descriptor: int, job_bytes: int, channel: int, report: int, streams:
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, job_descriptor)
     conversation = Channel(channel, int(job["output_bytes"]))
-    judge = ScriptJudge(job, conversation, *streams) if streams else Judge(job, conversation)
+    if "compile" in job:
+        judge = CompileJudge(job, conversation)
+    else:
+        judge = ScriptJudge(job, conversation, *streams) if streams else Judge(job, conversation)
     write_all(report, json.dumps(judge.run()).encode())

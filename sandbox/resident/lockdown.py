@@ -19,7 +19,8 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _NUM_CAPABILITIES = 64
 _MAX_OPEN = 1024
 _SCRATCH = b"/tmp"
-_SCRATCH_OPTIONS = b"size=16m,nr_inodes=2048,mode=1777"
+_SCRATCH_OPTIONS = b"size=%dm,nr_inodes=2048,mode=1777"
+_UNLIMITED = resource.RLIM_INFINITY
 _NOBODY = 65534
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -29,10 +30,10 @@ _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The kernel's limits for one child. Address space is above what the server itself has mapped."""
+    """The kernel's limits for one child. Address space is above what the server itself has mapped; 0 for no bound."""
 
     cpu_s: int
-    memory_bytes: int
+    address_space_bytes: int
     num_processes: int
     open_files: int
     file_bytes: int
@@ -64,12 +65,12 @@ def unmount_if_there(target: bytes) -> None:
     _libc.umount2(target, _MNT_DETACH)
 
 
-def private_view() -> None:
+def private_view(scratch_mb: int = 16) -> None:
     """Own mount and ipc namespace: no /proc, no /sys, an empty /tmp that ends with the namespace."""
     unshare(CLONE_NEWNS | CLONE_NEWIPC)
     for hidden in (b"/proc", b"/sys"):
         unmount_if_there(hidden)
-    mount(b"scratch", _SCRATCH, b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, _SCRATCH_OPTIONS)
+    mount(b"scratch", _SCRATCH, b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, _SCRATCH_OPTIONS % scratch_mb)
 
 
 def become_nobody_inside(own_proc: int) -> None:
@@ -106,7 +107,7 @@ def drop_capabilities(keep: frozenset[int] = frozenset()) -> None:
 def set_ceilings(ceilings: Ceilings) -> None:
     """rlimits; hard limits too, so they cannot be raised again."""
     for which, value in (
-        (resource.RLIMIT_AS, ceilings.memory_bytes),
+        (resource.RLIMIT_AS, ceilings.address_space_bytes or _UNLIMITED),
         (resource.RLIMIT_FSIZE, ceilings.file_bytes),
         (resource.RLIMIT_NOFILE, ceilings.open_files),
         (resource.RLIMIT_NPROC, ceilings.num_processes),

@@ -19,7 +19,25 @@ class End(IntEnum):
     BROKEN = 6  # the server could not start the run; the report is a message
 
 
-_ORDER = struct.Struct("!QdddQQQIIB")
+class Kind(IntEnum):
+    """What is done in a run."""
+
+    FUNCTIONS = 0  # Python: the judge calls functions of the candidate
+    SCRIPT = 1  # Python: the candidate's standard streams go to the judge
+    COMPILE = 2  # the candidate becomes a compiler; what it makes is the report
+    EXECUTE = 3  # the candidate becomes the program; its standard streams go to the judge
+
+    @property
+    def has_streams(self) -> bool:
+        return self in (Kind.SCRIPT, Kind.EXECUTE)
+
+    @property
+    def becomes_another(self) -> bool:
+        """True if the candidate's process starts programs of the root."""
+        return self in (Kind.COMPILE, Kind.EXECUTE)
+
+
+_ORDER = struct.Struct("!QdddQQQQIIB")
 _RESULT = struct.Struct("!BiiddQQB")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
@@ -31,7 +49,8 @@ class Order:
     """Client to server; ``job_bytes`` bytes for the judge follow. Units are in the names, as in ``Limits``.
 
     ``longest_wall_s``: how far the wall limit is put off, ``wall_s`` at a time, for a program that is starved.
-    ``is_script``: 1 if the candidate's standard streams go to the judge, 0 for calls of functions.
+    ``address_space_bytes``: what each process may map; 0 for no bound, where only what is resident counts.
+    ``kind``: a ``Kind``.
     """
 
     job_bytes: int
@@ -39,11 +58,12 @@ class Order:
     wall_s: float
     longest_wall_s: float
     memory_bytes: int
+    address_space_bytes: int
     file_bytes: int
     output_bytes: int
     num_processes: int
     open_files: int
-    is_script: int
+    kind: int
 
     def pack(self) -> bytes:
         return _ORDER.pack(*astuple(self))

@@ -91,12 +91,14 @@ class ScriptJudge:
         try:
             self._channel.receive()  # "up"
             report["started"] = True
-            self._channel.send([self._job["source"], "", "script"])
+            self._channel.send([self._job["source"], "", self._job.get("mode", "script")])
             match self._channel.receive():
                 case ["loaded"]:
                     report["cases"] = [self._outcome()]
                 case ["refused", str(kind), str(message), int(line), int(column)]:
                     report["load"] = ["refused", kind, message[:_MAX_DETAIL], line, column]
+                case ["missing", str(tool)]:
+                    report["broken"] = f"the root lacks {tool[:_MAX_DETAIL]}"
                 case _:
                     report["signs"] = ["forged-frame"]
                     report["load"] = ["failed", "ProtocolError", "a malformed frame"]

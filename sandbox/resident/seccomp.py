@@ -32,7 +32,7 @@ _ALLOWED: dict[str, tuple[int, int]] = {
     "getpid": (39, 172), "sendfile": (40, 71), "connect": (42, 203), "accept": (43, 202), "sendto": (44, 206),
     "recvfrom": (45, 207), "sendmsg": (46, 211), "recvmsg": (47, 212), "shutdown": (48, 210), "bind": (49, 200),
     "listen": (50, 201), "getsockname": (51, 204), "getpeername": (52, 205), "socketpair": (53, 199),
-    "setsockopt": (54, 208), "getsockopt": (55, 209), "fork": (57, -1), "vfork": (58, -1), "execve": (59, 221),
+    "setsockopt": (54, 208), "getsockopt": (55, 209), "fork": (57, -1), "vfork": (58, -1),
     "exit": (60, 93), "wait4": (61, 260), "kill": (62, 129), "uname": (63, 160), "fcntl": (72, 25),
     "flock": (73, 32), "fsync": (74, 82), "fdatasync": (75, 83), "truncate": (76, 45), "ftruncate": (77, 46),
     "getdents": (78, -1), "getcwd": (79, 17), "chdir": (80, 49), "fchdir": (81, 50), "rename": (82, -1),
@@ -63,6 +63,9 @@ _ALLOWED: dict[str, tuple[int, int]] = {
     "renameat2": (316, 276), "getrandom": (318, 278), "membarrier": (324, 283), "copy_file_range": (326, 285),
     "statx": (332, 291), "rseq": (334, 293), "close_range": (436, 436), "faccessat2": (439, 439),
 }  # fmt: skip
+# Only for a process that is to become another program. It gains nothing by that: uid, namespaces, limits and this
+# filter stay with it.
+_EXECUTING: dict[str, tuple[int, int]] = {"execve": (59, 221), "execveat": (322, 281)}
 # Allowed for some arguments only.
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SIGACTION, _PRLIMIT, _SOCKET = (13, 134), (302, 261), (41, 198)
@@ -84,7 +87,7 @@ def _refuse(code: int) -> tuple[int, int, int, int]:
 _PERMIT = (_RETURN, 0, 0, _ALLOW)
 
 
-def _instructions(machine: str) -> list[tuple[int, int, int, int]]:
+def _instructions(machine: str, executes: bool) -> list[tuple[int, int, int, int]]:
     """The BPF program: (code, jump if true, jump if false, operand)."""
     column = list(_AUDIT_ARCH).index(machine)
     kill = (_RETURN, 0, 0, _KILL_PROCESS)
@@ -108,7 +111,8 @@ def _instructions(machine: str) -> list[tuple[int, int, int, int]]:
     }  # fmt: skip
     for numbers, body in rules.items():
         program += [(_JUMP_EQUAL, 0, len(body), numbers[column]), *body]
-    return [*program, *_search(_runs(sorted(numbers[column] for numbers in _ALLOWED.values())))]
+    allowed = {**_ALLOWED, **_EXECUTING} if executes else _ALLOWED
+    return [*program, *_search(_runs(sorted(numbers[column] for numbers in allowed.values())))]
 
 
 def _runs(numbers: list[int]) -> list[tuple[int, int]]:
@@ -136,13 +140,13 @@ def _search(runs: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
 
 
 class Filter:
-    """A compiled filter, made once in the server and put on in each child."""
+    """A compiled filter, made once in the server and put on in each child. ``executes``: may become another program."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, executes: bool = False) -> None:
         machine = os.uname().machine
         if machine not in _AUDIT_ARCH:
             raise OSError(errno.ENOSYS, f"no system call filter for {machine}")
-        packed = b"".join(struct.pack("HBBI", *instruction) for instruction in _instructions(machine))
+        packed = b"".join(struct.pack("HBBI", *instruction) for instruction in _instructions(machine, executes))
         self._buffer = ctypes.create_string_buffer(packed, len(packed))
         self._header = struct.pack("HxxxxxxQ", len(packed) // 8, ctypes.addressof(self._buffer))
 

@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 
 from . import accounts, candidate, judge, lockdown
 from .cleaning import Spent, Sweeper
-from .protocol import LENGTH, ORDER_BYTES, End, Order, Result
+from .protocol import LENGTH, ORDER_BYTES, End, Kind, Order, Result
 from .seccomp import Filter
 from .wire import PeerGoneError, read_exactly, write_all
 
@@ -41,6 +41,9 @@ _STARVED_SHARE = 0.5  # of the time without a processor, spent waiting for one
 _STARVED_LEAST = 0.1  # of the wall limit
 _UIDS_PER_SLOT = 60_000
 _SPLICE_BYTES = 1 << 20
+_COMPILE_SCRATCH_MB, _SCRATCH_MB = 64, 16
+# A candidate that is to become another program first takes that program in: nothing below this may stop it.
+_LEAST_FILE_BYTES = 64 << 20
 # Everything at or above this number is out of the way of the children's 0, 1, 2, ..
 _LOWEST_DESCRIPTOR = 16
 # What programs import most: paid once here instead of in each run. Not threading and not random: what they do after
@@ -62,7 +65,7 @@ class Server:
         self.hard_memory: bool = settings["hard_memory"]
         self.first_uid: int = settings["first_uid"]
         self.judge_memory: int = settings["judge_memory_bytes"]
-        self.filter = Filter()
+        self.filter, self.executing_filter = Filter(), Filter(executes=True)
         self.orders = fcntl.fcntl(0, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
         self.results = fcntl.fcntl(1, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
         self.null = _out_of_the_way(os.open("/dev/null", os.O_RDWR))
@@ -112,6 +115,7 @@ class Run:
     def __init__(self, server: Server, order: Order) -> None:
         self._server = server
         self._order = order
+        self._kind = Kind(order.kind)
         self._start = time.monotonic()
         self._end = End.JUDGED
         self._printed = 0
@@ -122,7 +126,7 @@ class Run:
         ours, theirs = (part.detach() for part in socket.socketpair())
         printed, prints = os.pipe()
         report = os.memfd_create("report")
-        streams = (*os.pipe(), *os.pipe()) if self._order.is_script else ()
+        streams = (*os.pipe(), *os.pipe()) if self._kind.has_streams else ()
         # The candidate is forked first: what the judge learns later cannot be in its memory.
         self._candidate = self._fork_alone(lambda: self._be_candidate(theirs, prints, streams))
         self._judge = self._fork_alone(lambda: self._be_judge(ours, report, streams))
@@ -167,31 +171,30 @@ class Run:
         lockdown.prefer_for_oom()
         own_proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY) if server.own_users else -1
         if server.namespaces:
-            lockdown.private_view()
+            lockdown.private_view(_COMPILE_SCRATCH_MB if self._kind is Kind.COMPILE else _SCRATCH_MB)
             scratch = "/tmp"
         else:
             scratch = server.sweeper.make_scratch(uid)
         if server.own_users:
             lockdown.become_nobody_inside(own_proc)
         stdin, stdout = (streams[0], streams[3]) if streams else (server.null, prints)
-        lockdown.keep_descriptors(stdin, stdout, prints, channel)
+        # Made here, since the filter lets no candidate make one: a program cannot be run from the scratch folder.
+        images = (os.memfd_create("program"),) if self._kind is Kind.EXECUTE else ()
+        lockdown.keep_descriptors(stdin, stdout, prints, channel, *images)
         os.setsid()
         cpu_s = int(order.cpu_s) + 2  # a backstop; the exact limit is kept by the server
+        address_space = order.address_space_bytes and order.address_space_bytes + server.mapped_bytes
+        becomes_another = self._kind.becomes_another
+        file_bytes = max(order.file_bytes, _LEAST_FILE_BYTES) if becomes_another else order.file_bytes
         lockdown.set_ceilings(
-            lockdown.Ceilings(
-                cpu_s,
-                order.memory_bytes + server.mapped_bytes,
-                order.num_processes,
-                order.open_files,
-                order.file_bytes,
-            )
+            lockdown.Ceilings(cpu_s, address_space, order.num_processes, order.open_files, file_bytes)
         )
         if server.own_users:
             lockdown.drop_capabilities()
         else:
             lockdown.become(uid)
         os.chdir(scratch)
-        lockdown.seal(server.filter)
+        lockdown.seal(server.executing_filter if becomes_another else server.filter)
         candidate.run(3)
 
     def _be_judge(self, channel: int, report: int, streams: tuple[int, ...]) -> None:
@@ -223,7 +226,9 @@ class Run:
             if self._server.orders in ready:
                 os._exit(0)
             if judge_end in ready:
-                break
+                if self._kind is not Kind.EXECUTE:
+                    break
+                poll.unregister(judge_end)  # all output is there; how the program ends counts too
             if candidate_end in ready:
                 break  # what it leaves running, holding its streams, ends with it
             if printed in ready and not self._count_prints(printed):
@@ -256,11 +261,18 @@ class Run:
         left = self._order.cpu_s - used.cpu_s
         if left <= 0:
             self._end = End.CPU
-        if used.resident_bytes > self._order.memory_bytes + self._server.mapped_bytes:
+        if used.resident_bytes > self._most_resident_bytes():
             self._end = End.MEMORY
         processors = os.cpu_count() or 1
         soonest = max(_MIN_TICK_S, left / processors)
-        return soonest if self._server.hard_memory else min(soonest, _FIRST_TICK_S)
+        # Where no ceiling of the kernel's stands right above what the run may use, its memory has to be looked at.
+        is_bounded = self._server.hard_memory and 0 < self._order.address_space_bytes <= self._order.memory_bytes
+        return soonest if is_bounded else min(soonest, _FIRST_TICK_S)
+
+    def _most_resident_bytes(self) -> int:
+        """A child of the server shares its memory, which does not count; a program that replaced it does not."""
+        shared_bytes = 0 if self._kind.becomes_another else self._server.mapped_bytes
+        return self._order.memory_bytes + shared_bytes
 
     def _candidate_pids(self) -> list[int]:
         server, others = self._server, accounts.candidate_pids(os.getpid(), self._judge)
@@ -304,6 +316,8 @@ class Run:
             kills = accounts.oom_kills()
             if kills > self._server.oom_kills:
                 self._server.oom_kills, self._end = kills, End.MEMORY
+        if not self._end and self._peak_bytes > self._most_resident_bytes():
+            self._end = End.MEMORY
         if not self._end and (self._cpu_s > self._order.cpu_s or self._candidate_exit == -signal.SIGXCPU):
             self._end = End.CPU
 

@@ -13,7 +13,8 @@ from sandbox import Backend, BlockingExecutor, Profile, Program, SandboxConfig, 
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError
 from sandbox.images import build_image, engine, find_image
-from sandbox.pool import SlotPool
+from sandbox.opening import open_embedded
+from sandbox.polyglot import Polyglot
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SLOTS = 2
@@ -27,11 +28,12 @@ class OrdinaryUserSlot(EmbeddedSlot):
     own_users = True
 
 
-async def _open_as_ordinary_user(config: SandboxConfig | None) -> SlotPool:
+async def _open_as_ordinary_user(config: SandboxConfig | None) -> Polyglot:
     assert config is not None
-    pool = SlotPool(config, lambda: OrdinaryUserSlot(config))
-    await pool.start()
-    return pool
+    executor = Polyglot(lambda language: open_embedded(config, language, OrdinaryUserSlot))
+    for language in config.languages:
+        await executor.pool(language)
+    return executor
 
 
 def require_engine() -> None:
@@ -48,13 +50,15 @@ def require_engine() -> None:
         build_image(client)
 
 
-def open_backend(name: str, slots: int = SLOTS) -> BlockingExecutor:
+def open_backend(name: str, slots: int = SLOTS, languages: tuple[str, ...] = ("python",)) -> BlockingExecutor:
     """An executor by the name of a ``BACKENDS`` parameter."""
     if name.startswith("docker"):
         require_engine()
         profile = Profile(name.removeprefix("docker-"))
-        return BlockingExecutor(SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=slots))
-    config = SandboxConfig(backend=Backend.EMBEDDED, slots=slots)
+        return BlockingExecutor(
+            SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=slots, languages=languages)
+        )
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=slots, languages=languages)
     try:
         if name == "embedded-user":
             return BlockingExecutor(config, _open_as_ordinary_user)

@@ -16,7 +16,7 @@ from problems.problem import FunctionSuite, Limits
 from sandbox import BlockingExecutor, Outcome, Program, Verdict
 from sandbox.containers import DockerSlot
 from sandbox.embedded import EmbeddedSlot
-from sandbox.pool import SlotPool
+from sandbox.polyglot import Polyglot
 from sandbox.slot import Slot
 
 from ..conftest import BACKENDS, open_backend
@@ -38,9 +38,9 @@ def attacked(request: pytest.FixtureRequest) -> Iterator[BlockingExecutor]:
 
 def slot_of(executor: BlockingExecutor) -> Slot:
     """The one slot."""
-    pool = executor._executor
-    assert isinstance(pool, SlotPool)
-    (slot,) = pool._slots
+    polyglot = executor._executor
+    assert isinstance(polyglot, Polyglot)
+    (slot,) = polyglot.pools["python"]._slots
     return slot
 
 

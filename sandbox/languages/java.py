@@ -1,0 +1,70 @@
+"""Java by OpenJDK: ``javac``, then a fresh virtual machine for each run."""
+
+from __future__ import annotations
+
+import platform
+import re
+
+from problems.problem import Limits
+from sandbox.languages.definition import Files, Language, by_pattern
+
+HOME = f"/usr/lib/jvm/java-17-openjdk-{ {'aarch64': 'arm64'}.get(platform.machine(), 'amd64') }"
+# Small and quick to start: one collector thread, one compiler, no files of its own, no look at control groups.
+VIRTUAL_MACHINE = (
+    f"{HOME}/bin/java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-Xshare:auto",
+    "-XX:-UseContainerSupport", "-XX:ReservedCodeCacheSize=64m", "-XX:CompressedClassSpaceSize=64m",
+    "-XX:+ExitOnOutOfMemoryError", "-Xss2m", "-Xms16m",
+)  # fmt: skip
+ENVIRONMENT = {"LD_LIBRARY_PATH": f"{HOME}/lib:{HOME}/lib/server"}
+
+_NOT_CODE = re.compile(rb'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
+_PUBLIC = re.compile(
+    rb"^\s*public\s+(?:(?:abstract|final|sealed|strictfp|static)\s+)*(?:class|interface|enum|record)\s+(\w+)",
+    re.MULTILINE,
+)
+_ANY = re.compile(rb"\b(?:class|interface|enum|record)\s+(\w+)")
+# In a class file's table of names: the method's name and its type.
+_MAIN = (b"\x01\x00\x04main", b"\x01\x00\x16([Ljava/lang/String;)V")
+
+
+def file_name(source: bytes) -> str:
+    """The file that the compiler wants the program in: named as its public class, or else as its first."""
+    code = _NOT_CODE.sub(b" ", source)
+    found = _PUBLIC.search(code) or _ANY.search(code)
+    return f"{found[1].decode('ascii', 'replace') if found and found[1].isascii() else 'Main'}.java"
+
+
+def main_class(files: Files) -> str:
+    """The class to start: one with a ``main``, ``Main`` before others; "Main" if there is none."""
+    names = [name.removesuffix(".class") for name, content in files if all(part in content for part in _MAIN)]
+    outer = [name for name in names if "$" not in name] or names
+    return ("Main" if "Main" in outer or not outer else outer[0]).replace("/", ".")
+
+
+JAVA = Language(
+    name="java",
+    packages=("openjdk-17-jdk-headless",),
+    compile=(
+        f"{HOME}/bin/javac", "-J-XX:+UseSerialGC", "-J-XX:TieredStopAtLevel=1", "-J-XX:-UsePerfData",
+        "-J-XX:-UseContainerSupport", "-J-Xshare:auto", "-J-Xmx512m", "-J-XX:ReservedCodeCacheSize=64m",
+        "-J-XX:CompressedClassSpaceSize=64m", "-proc:none", "-nowarn", "-g:none", "-XDrawDiagnostics",
+        "-implicit:none", "-encoding", "UTF-8", "-d", ".", "{source}",
+    ),
+    run=(*VIRTUAL_MACHINE, "-Xmx{memory_mb}m", "-cp", ".", "{entry}"),
+    read_diagnostics=by_pattern(
+        r"[^\s:]*\.java:(?P<line>\d+):(?P<column>\d+): (?P<kind>compiler\.err\.[\w.]+)(?P<message>.*)"
+    ),
+    source_name="Main.java",
+    file_name=file_name,
+    artifacts=("*.class",),
+    entry=main_class,
+    environment=ENVIRONMENT,
+    num_threads=48,
+    memory_exit=3,
+    compile_floor=Limits(cpu_s=20.0, wall_s=60.0, memory_bytes=768 << 20, num_processes=16, file_bytes=8 << 20),
+    dropped=(
+        "usr/lib/jvm/*/jmods", "usr/lib/jvm/*/man", "usr/lib/jvm/*/lib/ct.sym", "usr/lib/jvm/*/lib/src.zip",
+        "usr/share/fonts", "usr/share/X11", "usr/lib/*/libLLVM*", "usr/share/ca-certificates",
+    ),
+    finish=((f"{HOME}/bin/java", "-Xshare:dump"),),
+)  # fmt: skip

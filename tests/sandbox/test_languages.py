@@ -1,0 +1,108 @@
+"""Each language: a reference passes, a mutated one fails, an empty one fails, one that does not compile says where."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from problems.problem import Limits
+from problems.stdio import StdioCase, StdioSuite
+from sandbox import BlockingExecutor, Outcome, Program, Verdict
+from sandbox.errors import ImageMissingError
+
+from .conftest import open_backend
+
+LIMITS = Limits(cpu_s=8.0, wall_s=60.0)
+SUITE = StdioSuite((StdioCase("1 2\n", "3\n"), StdioCase("40 2\n", "42\n")))
+# Reads two numbers and prints their sum.
+REFERENCES = {
+    "java": """import java.util.Scanner;
+public class Adder {
+    public static void main(String[] words) {
+        Scanner in = new Scanner(System.in);
+        System.out.println(in.nextInt() + in.nextInt());
+    }
+}
+""",
+    "cpp": """#include <iostream>
+int main() {
+    int a, b;
+    std::cin >> a >> b;
+    std::cout << a + b << std::endl;
+}
+""",
+}
+# What does not compile in it is at the line and column given; 0 where the language's tool names no column.
+BROKEN = {
+    "java": ("public class Adder {\n    int f() { return unknown; }\n}\n", 2, 22, "cant.resolve"),
+    "cpp": ("#include <iostream>\nint main() {\n  int a = unknown;\n}\n", 3, 11, "undeclared"),
+}
+IN_CI = ("java", "cpp")
+_LANGUAGES = [pytest.param(name, marks=[] if name in IN_CI else pytest.mark.soak) for name in REFERENCES]
+# Two ways of holding programs show in CI what all four show in the soak tier.
+_BACKENDS = [
+    "embedded",
+    pytest.param("embedded-user", marks=pytest.mark.soak),
+    pytest.param("docker-fast", marks=pytest.mark.docker),
+    pytest.param("docker-lean", marks=[pytest.mark.docker, pytest.mark.soak]),
+]
+
+Execute = Callable[..., Verdict]
+
+
+@pytest.fixture(scope="module", params=_BACKENDS)
+def warm(request: pytest.FixtureRequest) -> Iterator[BlockingExecutor]:
+    """An executor with one slot for each language that is asked for."""
+    with open_backend(request.param, slots=1, languages=()) as opened:
+        yield opened
+
+
+@pytest.fixture(params=_LANGUAGES)
+def language(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def execute(warm: BlockingExecutor, language: str) -> Execute:
+    """Runs a program of the language on a suite."""
+
+    def run(source: str | bytes, suite: StdioSuite = SUITE, limits: Limits = LIMITS, *, stop: bool = True) -> Verdict:
+        text = source.encode() if isinstance(source, str) else source
+        try:
+            return warm.run(Program(language, text), suite, limits, stop_at_first_failure=stop)
+        except ImageMissingError as error:
+            if os.environ.get("CRUCIBLE_REQUIRE_ENGINE") == "1":
+                raise
+            pytest.skip(str(error))
+
+    return run
+
+
+def test_a_reference_passes_and_a_mutated_one_fails(execute: Execute, language: str) -> None:
+    right = execute(REFERENCES[language])
+    assert right.passed, right
+    assert right.num_passed == 2
+    assert right.cpu_s > 0
+    assert right.memory_bytes > 0
+    assert right.isolation is not None
+    mutated = REFERENCES[language].replace("+", "-")
+    assert mutated != REFERENCES[language]
+    wrong = execute(mutated, stop=False)
+    assert [case.outcome for case in wrong.cases] == [Outcome.WRONG_ANSWER, Outcome.WRONG_ANSWER]
+
+
+@pytest.mark.parametrize("source", ["", "\n \n", b"\0", b"\xff\xfe\x00"])
+def test_an_empty_program_and_bytes_that_are_no_text_fail(execute: Execute, source: str | bytes) -> None:
+    assert execute(source).outcome in (Outcome.COMPILE_ERROR, Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR)
+
+
+def test_one_that_does_not_compile_names_line_column_and_class_of_error(execute: Execute, language: str) -> None:
+    source, line, column, kind = BROKEN[language]
+    verdict = execute(source)
+    assert verdict.outcome is Outcome.COMPILE_ERROR
+    first = verdict.diagnostics[0]
+    assert (first.line, first.column) == (line, column), verdict
+    assert kind in first.kind
+    assert "unknown" in first.message
