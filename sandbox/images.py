@@ -175,7 +175,10 @@ def _build_for(client: docker.DockerClient | None, name: str) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Builds what is missing or stale for these languages, or for the usual ones; exit code."""
+    """Builds what is missing or stale for these languages; exit code.
+
+    Without names, the usual ones as far as they can be had: a machine without Debian's tools still has Python.
+    """
     try:
         client = engine()
     except EngineMissingError:
@@ -184,8 +187,9 @@ def main(names: list[str]) -> int:
         try:
             print(f"images: {name}: {_build_for(client, name)}", flush=True)
         except (SandboxError, ValueError) as error:
-            print(f"images: {name}: {error}", file=sys.stderr)
-            return 1
+            print(f"images: {name}: {error}", file=sys.stderr, flush=True)
+            if names:
+                return 1
     return 0
 
 
