@@ -82,7 +82,7 @@ class Differential:
     def __init__(self, dataset: str, entry_point: str, tolerance: float) -> None:
         self._question = f"{dataset} {entry_point}"
         self._tolerance = tolerance
-        self._oracle = _MBPP_ORACLES.get(entry_point) if dataset == "mbpp" else None
+        self._oracle: Any = _MBPP_ORACLES.get(entry_point) if dataset == "mbpp" else None
 
     def check(self, value: Any, expected: Any, arguments: list[Any]) -> None:
         """Raises AssertionError for a wrong answer."""
