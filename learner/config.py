@@ -92,6 +92,21 @@ class ComputeConfig(Settings):
     """The output layer computes in float32 whatever the backbone does: log-probabilities keep more digits."""
     activation_checkpointing: bool = False
     """Layers' activations are computed again in the backward pass, not held: less memory, a third more time."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where it computes. ``auto``: the GPU that the process sees, else the CPU."""
+    optimizer_states: Literal["device", "host"] = "device"
+    """Where AdamW's moments lie. ``host``: in host memory, brought to the device one parameter at a time in a step."""
+
+
+class LoRAConfig(Settings):
+    """A low-rank adapter in place of training the whole model; see learner.lora."""
+
+    rank: int = Field(default=16, ge=1)
+    """Of the update to each layer's weight."""
+    alpha: PositiveFloat = 32.0
+    """The update is scaled by alpha / rank."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Layers that get one: all linear layers but the output layer, or those whose names end so, such as ``q_proj``."""
 
 
 class SFTConfig(Settings):
@@ -102,7 +117,9 @@ class SFTConfig(Settings):
     optimizer: OptimizerConfig = OptimizerConfig(
         learning_rate=3e-3, beta2=0.98, eps=1e-8, weight_decay=0.01, warmup_steps=30, final_fraction=0.05
     )
-    """AdamW for the whole model."""
+    """AdamW for the whole model, or for the adapter."""
+    lora: LoRAConfig | None = None
+    """Train an adapter only; the exported model is the merged one. None: the whole model."""
     max_steps: int | None = Field(default=None, ge=1)
     """Budget in optimizer steps; None: no such bound."""
     max_seconds: PositiveFloat | None = None
@@ -110,7 +127,9 @@ class SFTConfig(Settings):
     batch_examples: int = Field(default=64, ge=1)
     """Examples in an optimizer step."""
     compute: ComputeConfig = ComputeConfig()
-    """Precision and memory."""
+    """Precision, memory and device."""
+    export_precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the exported model. A stage that goes on from it begins with what was rounded off."""
     row_tokens: int = Field(default=4096, ge=16)
     """Most tokens in one packed row (one forward and backward pass)."""
     max_example_tokens: int = Field(default=512, ge=2)
@@ -205,6 +224,8 @@ Filter = Annotated[
 class CriticConfig(Settings):
     """The value model: backbone of the initial policy and a scalar head."""
 
+    placement: Literal["device", "host"] = "device"
+    """Where the critic waits. ``host``: it comes to the device for its passes and updates only."""
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, schedule="linear")
     """AdamW during PPO. Slow: a fast critic forgets (explained variance 0.2 -> 0.05)."""
     epochs: int = Field(default=1, ge=0)
@@ -277,6 +298,8 @@ class KLConfig(Settings):
     """Subtracted from each token's reward (papers), or added to the loss (GRPO)."""
     adaptive: AdaptiveKLConfig | None = None
     """None: beta stays as it is."""
+    placement: Literal["device", "host"] = "device"
+    """Where the reference model waits. ``host``: it comes to the device for its pass only."""
 
     @model_validator(mode="after")
     def k1_is_no_loss(self) -> KLConfig:
@@ -351,13 +374,20 @@ class PPOConfig(Settings):
     """Groups whose rewards are all equal are not trained (DAPO). The learner only drops them; sampling others in their
     place is the generation's affair."""
     optimizer: OptimizerConfig = OptimizerConfig(warmup_steps=6)
-    """AdamW for the policy."""
+    """AdamW for the policy, or for its adapter."""
+    lora: LoRAConfig | None = None
+    """Train an adapter only; the reference is the policy without it, generators get merged weights. The critic is
+    trained whole. None: the whole policy."""
     epochs: int = Field(default=2, ge=1)
     """Passes of the policy over the kept trajectories of a step."""
     minibatch_trajectories: int = Field(default=64, ge=1)
     """Trajectories in an optimizer step, of policy and critic."""
     compute: ComputeConfig = ComputeConfig()
-    """Precision and memory, of policy, reference and critic."""
+    """Precision, memory and device, of policy, reference and critic."""
+    export_precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the exported model. A stage that goes on from it begins with what was rounded off."""
+    peak_flops: PositiveFloat | None = None
+    """What the device can do at most, operations a second, for the utilisation; None: by a GPU's name."""
     row_tokens: int = Field(default=4096, ge=16)
     """Most tokens in one packed row (one forward and backward pass)."""
     max_trajectory_tokens: int = Field(default=512, ge=2)

@@ -14,13 +14,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.checkpoint import publish_folder
-from learner.parallel import SINGLE, Ranks, whole
+from learner.lora import plain_weights
+from learner.parallel import SINGLE, Ranks
 
 Bucket = list[tuple[str, Tensor]]
 
 
 def weight_buckets(model: PreTrainedModel, bucket_bytes: int) -> Iterator[Bucket]:
-    """All weights under their Hugging Face names, in buckets of about ``bucket_bytes``.
+    """All weights under their Hugging Face names, adapters merged, in buckets of about ``bucket_bytes``.
 
     On several ranks each gathers every weight, a bucket at a time; all must ask together.
 
@@ -29,8 +30,8 @@ def weight_buckets(model: PreTrainedModel, bucket_bytes: int) -> Iterator[Bucket
     """
     bucket: Bucket = []
     size = 0
-    for name, parameter in model.named_parameters():  # tied parameters are named once
-        tensor = whole(parameter.detach()).contiguous()
+    for name, weight in plain_weights(model):
+        tensor = weight.contiguous()
         if bucket and size + tensor.nbytes > bucket_bytes:
             yield bucket
             bucket, size = [], 0
@@ -57,7 +58,10 @@ def export_huggingface(
         dtype: of the written weights; None: as they are.
         ranks: all gather, the first writes.
     """
-    state = {name: whole(tensor.detach()).to(dtype or tensor.dtype) for name, tensor in model.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for name, tensor in plain_weights(model):
+        if ranks.is_first:  # the others only help to gather: none but the first holds the whole model
+            state[name] = tensor.to("cpu", dtype or tensor.dtype)
     if ranks.is_first:
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -14,6 +13,7 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 
 from learner.config import OptimizerConfig
 from learner.parallel import local, whole
+from learner.placement import HOST, Place
 
 HEAD_PREFIX = "score."  # of learner.scalar_head
 
@@ -43,8 +43,15 @@ class ScheduledOptimizer:
     it before anything has moved.
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimizerConfig, *, states: Place = "device") -> None:
+        """
+        Args:
+            model: those of its parameters that want a gradient are trained.
+            config: rate, schedule, clipping, decay.
+            states: where the moments lie between steps.
+        """
         self.config = config
+        self._states = states
         self._model = model
         self.num_steps = 0
         self.learning_rate = 0.0
@@ -79,10 +86,43 @@ class ScheduledOptimizer:
             self.learning_rate = self.config.learning_rate * factor
             for group in self._adamw.param_groups:
                 group["lr"] = self.learning_rate * group["rate_factor"]
-            self._adamw.step()
+            self._move_parameters()
             self.num_steps += 1
         self.zero_grad()
         return norm
+
+    def _move_parameters(self) -> None:
+        """AdamW's step; with moments in host memory one parameter at a time, so that few are on the device at once."""
+        if self._states == "device":
+            self._adamw.step()
+            return
+        gradients = [(parameter, parameter.grad) for parameter in self._parameters]
+        self.zero_grad()
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+            self._place_moments(parameter, parameter.device)
+            self._adamw.step()
+            self._place_moments(parameter, HOST)
+            parameter.grad = None
+
+    def _place_moments(self, parameter: nn.Parameter, device: torch.device) -> None:
+        moments = self._adamw.state[parameter]
+        for name, value in moments.items():
+            moments[name] = value.to(device)
+
+    def moment_bytes(self) -> dict[str, int]:
+        """Bytes of the moments by the kind of device they lie on now."""
+        held: dict[str, int] = {}
+        for moments in self._adamw.state.values():
+            for value in moments.values():
+                held[value.device.type] = held.get(value.device.type, 0) + local(value).nbytes
+        return held
+
+    def _settle_moments(self) -> None:
+        """Loaded moments come to the device of their parameters: back to where they belong."""
+        if self._states == "host":
+            for parameter in self._parameters:
+                self._place_moments(parameter, HOST)
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: moments by parameter name, shards of them on several ranks."""
@@ -94,14 +134,16 @@ class ScheduledOptimizer:
         set_optimizer_state_dict(self._model, self._adamw, state["adamw"])
         self.num_steps, self.learning_rate = state["num_steps"], state["learning_rate"]
         self._forget_made_up_moments()
+        self._settle_moments()
 
     def snapshot(self) -> dict[str, Any]:
-        """A copy of this rank's state, for ``restore``."""
-        return {"adamw": copy.deepcopy(self._adamw.state_dict()), **self._counters()}
+        """A copy of this rank's state in host memory, for ``restore``."""
+        return {"adamw": _host_copy(self._adamw.state_dict()), **self._counters()}
 
     def restore(self, snapshot: dict[str, Any]) -> None:
         """Back to a snapshot; gradients are cleared."""
         self._adamw.load_state_dict(snapshot["adamw"])
+        self._settle_moments()
         self.num_steps, self.learning_rate = snapshot["num_steps"], snapshot["learning_rate"]
         self.zero_grad()
 
@@ -112,6 +154,15 @@ class ScheduledOptimizer:
         """Asked for the state before the first step, torch makes an empty step to have one, and counts it."""
         if self.num_steps == 0:
             self._adamw.state.clear()
+
+
+def _host_copy(value: Any) -> Any:
+    """A nested structure with its tensors copied to host memory."""
+    if isinstance(value, Tensor):
+        return value.detach().to(HOST, copy=True)
+    if isinstance(value, dict):
+        return {key: _host_copy(part) for key, part in value.items()}
+    return [_host_copy(part) for part in value] if isinstance(value, list) else value
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
@@ -140,12 +191,14 @@ class Undo:
 
     def __init__(self, model: nn.Module, optimizer: ScheduledOptimizer) -> None:
         self._model, self._optimizer = model, optimizer
-        self._weights = {name: local(tensor.detach()).cpu().clone() for name, tensor in model.named_parameters()}
+        trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
+        self._weights = {name: local(tensor.detach()).to(HOST, copy=True) for name, tensor in trained}
         self._snapshot = optimizer.snapshot()
 
     def restore(self) -> None:
         """Puts everything back in place; gradients are cleared."""
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
-                local(parameter).copy_(self._weights[name])
+                if name in self._weights:
+                    local(parameter).copy_(self._weights[name])
         self._optimizer.restore(self._snapshot)

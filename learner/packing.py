@@ -14,7 +14,7 @@ T tokens in a row, C of them trained.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,13 @@ class PackedRow:
     @property
     def num_tokens(self) -> int:
         return len(self.input_ids)
+
+    def to(self, device: torch.device) -> PackedRow:
+        """The same row on a device; itself if it is there already."""
+        if self.input_ids.device == device:
+            return self
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)})
 
     @property
     def trained_lengths(self) -> Int[Tensor, " M"]:

@@ -33,7 +33,11 @@ class Policy(nn.Module):
         prepare(model, compute)
 
     def forward(self, row: PackedRow) -> TokenLogprobs:
-        """Log-probability and entropy of each trained token of the row, in the row's order; at least float32."""
+        """Log-probability and entropy of each trained token of the row, in the row's order; at least float32.
+
+        They come back to host memory, where all arithmetic on tokens is done: a number a token, whatever the model.
+        """
+        row = row.to(self.device)
         hidden = hidden_states(self.model.base_model, row, self.compute)[row.predicting]
         output: Any = self.model.get_output_embeddings()
         weight, bias = output.weight, getattr(output, "bias", None)
@@ -41,7 +45,13 @@ class Policy(nn.Module):
             hidden = hidden.to(weight.dtype)
         else:
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-        return token_logprobs(hidden, weight, row.targets, bias=bias, temperature=self.temperature)
+        result = token_logprobs(hidden, weight, row.targets, bias=bias, temperature=self.temperature)
+        return TokenLogprobs(result.logprobs.cpu(), result.entropy.cpu())
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
 
     def frozen_copy(self) -> Policy:
         """The same weights as of now, without gradients: a reference policy."""
@@ -70,11 +80,18 @@ def hidden_states(backbone: nn.Module, row: PackedRow, compute: ComputeConfig) -
 
 
 @torch.no_grad()
-def check_packed_path(policy: Policy, *, tolerance: float = 1e-3) -> None:
+def check_packed_path(policy: Policy, *, max_tokens: int = 0, tolerance: float = 1e-3) -> None:
     """Compares the packed path with the model's own logits on a few tokens.
 
-    Raises ModelRefusedError if they differ: some architectures scale, cap or project between backbone and logits.
+    Raises ModelRefusedError if they differ (some architectures scale, cap or project between backbone and logits), or
+    if the model has fewer positions than ``max_tokens``.
     """
+    positions = getattr(policy.model.config, "max_position_embeddings", None)
+    if positions is not None and positions < max_tokens:
+        raise ModelRefusedError(
+            f"{type(policy.model).__name__} has {positions} positions (max_position_embeddings), fewer than the "
+            f"{max_tokens} tokens that a trajectory may have: lower max_trajectory_tokens or max_example_tokens"
+        )
     ids = torch.arange(12) % policy.model.config.vocab_size
     row = PackedRow(
         members=(0, 1),
@@ -89,8 +106,8 @@ def check_packed_path(policy: Policy, *, tolerance: float = 1e-3) -> None:
     plain = Policy(policy.model, temperature=policy.temperature)  # in the weights' own precision
     ours = plain(row).logprobs
     logits = torch.cat([
-        policy.model(input_ids=part[None], use_cache=False, packed_lengths=(len(part),)).logits[0]
-        for part in ids.split(row.lengths)
+        policy.model(input_ids=part[None], use_cache=False, packed_lengths=(len(part),)).logits[0].cpu()
+        for part in ids.to(policy.device).split(row.lengths)
     ])  # fmt: skip
     theirs = (logits.float() / policy.temperature).log_softmax(-1)[row.predicting, row.targets]
     worst = float((ours.float() - theirs).abs().max())

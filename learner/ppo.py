@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -27,16 +28,20 @@ from learner.critic import Progress, value_row_loss, warm_up
 from learner.errors import CheckpointError
 from learner.experience import Batch, Experience, Outcome, admit, admit_ungrouped, apply_filter, lay_out
 from learner.export import Bucket, export_huggingface, weight_buckets
+from learner.flops import critic_arithmetic, peak_flops, policy_arithmetic
 from learner.kl_control import next_coefficient
+from learner.lora import AdapterOff, add_adapter, trained_state
+from learner.memory import peak_bytes, reset_peak
 from learner.minibatch import PassFigures, RowLoss, minibatches, update
 from learner.normalise import RunningMoments
 from learner.optim import ScheduledOptimizer, Undo
 from learner.packing import PackedRow, TokenSequence
 from learner.parallel import SINGLE, Ranks, shard
+from learner.placement import Place, at_work, compute_device, settle
 from learner.policy import Policy, check_packed_path
 from learner.scalar_head import ScalarHeadModel
 from learner.signals import Anchor, Signals, advantages_of, anchor_of, critic_targets, normalised, score
-from learner.stepmetrics import PartTimes, batch_metrics, signal_metrics
+from learner.stepmetrics import PartTimes, Passed, batch_metrics, signal_metrics, speed_metrics
 from learner.trajectory import Trajectory
 from problems.identity import TrajectoryId, derive_seed
 
@@ -78,27 +83,36 @@ class PPOLearner:
         Args:
             policy: trained in place; from ``learner.models``.
             config: of the stage.
-            reference: the anchor; None: a frozen copy of ``policy`` as it is now.
+            reference: the anchor; None: ``policy`` as it is now (a frozen copy, or with LoRA the adapter off).
             critic: initial value model (such as a process reward model); None: policy's backbone under a zero head.
             ranks: processes that share the work; each makes this object with the same arguments, calls the same methods
                 in the same order with the same trajectories, and gets the same results.
         """
         self.config = config
+        self.ranks, self.device = ranks, compute_device(config.compute.device)
+        settle(policy, self.device)
         self.policy = Policy(policy, temperature=config.temperature, compute=config.compute)
-        check_packed_path(self.policy)
+        check_packed_path(self.policy, max_tokens=config.max_trajectory_tokens)
+        self._base_fingerprint = weights_fingerprint(policy) if config.lora is not None else "none"
+        self.critic = self._critic(critic)  # before the adapter: its backbone is the plain one
+        self._policy_arithmetic = policy_arithmetic(self.policy)
+        self._critic_arithmetic = None if self.critic is None else critic_arithmetic(self.critic)
+        if config.lora is not None:
+            add_adapter(policy, config.lora, seed=derive_seed("lora", config.seed))
         self.reference = self._reference(reference)
-        self.critic = self._critic(critic)
-        self._reference_fingerprint = weights_fingerprint(self.reference) if self.reference is not None else "none"
-        self.ranks = ranks
-        for module in (self.policy, self.reference, self.critic):
+        anchor = self._own_reference
+        self._reference_fingerprint = self._base_fingerprint if anchor is None else weights_fingerprint(anchor)
+        for module in (self.policy, anchor, self.critic):
             if module is not None:
                 shard(module, ranks)
-        self.policy_optimizer = ScheduledOptimizer(self.policy, config.optimizer)
-        self.critic_optimizer = (
-            ScheduledOptimizer(self.critic, config.advantage.critic.optimizer)
-            if self.critic is not None and isinstance(config.advantage, GAE)
-            else None
-        )
+        states = config.compute.optimizer_states
+        self.policy_optimizer = ScheduledOptimizer(self.policy, config.optimizer, states=states)
+        self.critic_optimizer = None
+        if self.critic is not None and isinstance(config.advantage, GAE):
+            self.critic_optimizer = ScheduledOptimizer(self.critic, config.advantage.critic.optimizer, states=states)
+            settle(self.critic, self.device, self._critic_place)
+        if anchor is not None:
+            settle(anchor, self.device, config.kl.placement)
         self.num_steps = 0
         self.kl_coefficient = config.kl.coefficient
         self.moments = RunningMoments()
@@ -128,7 +142,8 @@ class PPOLearner:
         train, test = (admit_ungrouped(t, self.config, self.vocab_size) for t in (trajectories, held_out))
         self.moments = self.moments.updated([sample.reward for sample in train])
         train, test = (normalised(lay_out(samples), self.moments, self.config) for samples in (train, test))
-        return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress, self.ranks)
+        with at_work(self.critic, self.device, self._critic_place):
+            return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress, self.ranks)
 
     def step(self, groups: Sequence[Sequence[Trajectory]]) -> StepResult:
         """Trains on one batch of groups; each group holds the samples of one issue of one prompt.
@@ -138,6 +153,7 @@ class PPOLearner:
             NonFiniteGradientError: the step is undone; weights and optimizers are as before it.
         """
         times = PartTimes()
+        reset_peak(self.device)
         with times.part("filter"):
             batch, anchor = self._choose(groups)
         if not batch.kept:
@@ -152,7 +168,7 @@ class PPOLearner:
             targets = critic_targets(studied, signals, self.config)
             advantages = advantages_of(trained, members, signals, self.config)
         with self._undone_if_it_fails():
-            with times.part("critic"):
+            with times.part("critic"), at_work(self.critic, self.device, self._critic_place):
                 critic = self._train_critic(studied, signals, targets)
             with times.part("policy"):
                 policy = self._train_policy(trained, anchor, signals, advantages)
@@ -170,7 +186,8 @@ class PPOLearner:
 
     def export(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Writes the policy as a Hugging Face folder."""
-        export_huggingface(self.policy.model, folder, tokenizer=tokenizer, ranks=self.ranks)
+        dtype = getattr(torch, self.config.export_precision)
+        export_huggingface(self.policy.model, folder, tokenizer=tokenizer, dtype=dtype, ranks=self.ranks)
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on; ``folder`` appears complete or not at all."""
@@ -184,7 +201,9 @@ class PPOLearner:
         state = load_checkpoint(folder, kind="ppo", settings=self.config, state=self._state(), ranks=self.ranks)
         if state["reference"] != self._reference_fingerprint:
             raise CheckpointError(f"checkpoint {str(folder)!r} was made with another reference policy")
-        self.policy.load_state_dict(state["policy"])
+        if state["base"] != self._base_fingerprint:
+            raise CheckpointError(f"checkpoint {str(folder)!r} holds an adapter of another model")
+        self.policy.load_state_dict(state["policy"], strict=self.config.lora is None)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         if self.critic is not None and self.critic_optimizer is not None:
             self.critic.load_state_dict(state["critic"])
@@ -213,14 +232,18 @@ class PPOLearner:
 
     def _score(self, studied: Experience) -> Signals:
         """Reference and critic pass over the studied tokens."""
-        return score(
-            studied,
-            reference=self.reference,
-            critic=self.critic,
-            kl_coefficient=self.kl_coefficient,
-            config=self.config,
-            ranks=self.ranks,
-        )
+        with (
+            at_work(self._own_reference, self.device, self.config.kl.placement),
+            at_work(self.critic, self.device, self._critic_place),
+        ):
+            return score(
+                studied,
+                reference=self.reference,
+                critic=self.critic,
+                kl_coefficient=self.kl_coefficient,
+                config=self.config,
+                ranks=self.ranks,
+            )
 
     def _train_critic(self, studied: Experience, signals: Signals, returns: Tensor | None) -> dict[str, float]:
         if self.critic is None or self.critic_optimizer is None or returns is None or signals.values is None:
@@ -305,13 +328,28 @@ class PPOLearner:
         studied_tokens = policy_tokens + sum(sample.sequence.num_tokens for sample in batch.also_studied)
         critic_tokens = studied_tokens if self.critic is not None and batch.kept else 0
         counts = batch_metrics(batch, policy_tokens, critic_tokens)
+        counts["learner/memory_peak_bytes"] = float(self.ranks.largest(torch.tensor(peak_bytes(self.device))))
         return StepResult(
-            metrics={**metrics, **counts, **times.metrics()},
+            metrics={**metrics, **counts, **times.metrics(), **self._speed(batch, times)},
             outcomes=batch.outcomes(),
             trained_ids=tuple(sample.trajectory.id for sample in batch.kept),
             policy_tokens=policy_tokens,
             critic_tokens=critic_tokens,
         )
+
+    def _speed(self, batch: Batch, times: PartTimes) -> dict[str, float]:
+        """Tokens and arithmetic a second of the updates. The gradient of a frozen base's weights is not computed."""
+        config = self.config
+        kept = [sample.sequence for sample in batch.kept]
+        passes = 2 if config.lora is not None else 3
+        flops = passes * config.epochs * self._policy_arithmetic.forward(kept)
+        passed = {"policy": Passed(config.epochs * sum(s.num_tokens for s in kept), flops)}
+        if self._critic_arithmetic is not None and isinstance(config.advantage, GAE):
+            epochs, studied = config.advantage.critic.epochs, kept + [s.sequence for s in batch.also_studied]
+            flops = 3 * epochs * self._critic_arithmetic.forward(studied, trained_only=False)
+            passed["critic"] = Passed(epochs * sum(s.num_tokens for s in studied), flops)
+        peak = config.peak_flops or peak_flops(self.device)
+        return speed_metrics(times, passed, None if peak is None else peak * self.ranks.count)
 
     # --- what it holds
 
@@ -320,11 +358,21 @@ class PPOLearner:
         advantage = self.config.advantage
         return isinstance(advantage, GAE) and advantage.critic.train_on == "all"
 
-    def _reference(self, reference: PreTrainedModel | None) -> Policy | None:
+    @property
+    def _critic_place(self) -> Place:
+        advantage = self.config.advantage
+        return advantage.critic.placement if isinstance(advantage, GAE) else "device"
+
+    @property
+    def _own_reference(self) -> Policy | None:
+        """The reference where it is a model of its own, and not the policy without its adapter."""
+        return self.reference if isinstance(self.reference, Policy) else None
+
+    def _reference(self, reference: PreTrainedModel | None) -> Policy | AdapterOff | None:
         if not self.config.kl.coefficient:
             return None
         if reference is None:
-            return self.policy.frozen_copy()
+            return AdapterOff(self.policy) if self.config.lora is not None else self.policy.frozen_copy()
         reference_policy = Policy(reference, temperature=self.config.temperature, compute=self.config.compute)
         return reference_policy.requires_grad_(False)
 
@@ -338,9 +386,10 @@ class PPOLearner:
             "num_steps": self.num_steps,
             "kl_coefficient": self.kl_coefficient,
             "moments": asdict(self.moments),
-            "policy": self.policy.state_dict(),
+            "policy": trained_state(self.policy),
             "policy_optimizer": self.policy_optimizer.state_dict(),
             "reference": self._reference_fingerprint,
+            "base": self._base_fingerprint,
             "random": random_state(),
         }
         if self.critic is not None and self.critic_optimizer is not None:

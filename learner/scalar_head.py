@@ -79,14 +79,14 @@ class ScalarHeadModel(nn.Module):
             self.score.bias.fill_(bias)
 
     def forward(self, row: PackedRow) -> Float[Tensor, " T"]:
-        """A number for each token of the row, from what stands up to and including it.
+        """A number for each token of the row, from what stands up to and including it; in host memory.
 
         The value of the state in which a trained token was chosen is that of the token before: ``out[row.predicting]``.
         The score of a whole sequence is that of its last token: ``out[row.ends]``.
         """
-        hidden = hidden_states(self.model, row, self.compute)
         weight, bias = self.score.weight, self.score.bias
-        return torch.mv(hidden.to(weight.dtype), weight[0]) + bias
+        hidden = hidden_states(self.model, row.to(weight.device), self.compute)
+        return (torch.mv(hidden.to(weight.dtype), weight[0]) + bias).cpu()
 
     def compute_as(self, compute: ComputeConfig) -> ScalarHeadModel:
         """Sets precision and memory; returns itself."""

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.aggregate import weighted_sum
-from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint, weights_fingerprint
 from learner.config import SFTConfig
-from learner.errors import EmptyCompletionError
+from learner.errors import CheckpointError, EmptyCompletionError
 from learner.export import export_huggingface
+from learner.lora import add_adapter, trained_state
 from learner.minibatch import MiniBatch, PassFigures, minibatches, update
 from learner.optim import ScheduledOptimizer
 from learner.packing import PackedRow, TokenSequence, check_length
+from learner.parallel import SINGLE, Ranks, shard
+from learner.placement import compute_device, settle
 from learner.policy import Policy, check_packed_path
 from problems.identity import derive_seed
 
@@ -63,12 +67,16 @@ def sft_example(name: str, prompt_ids: Sequence[int], completion_ids: Sequence[i
 class SFTTrainer:
     """Trains a causal LM in place. Deterministic by seed under a budget of steps; resumable in the middle of a pass."""
 
-    def __init__(self, model: PreTrainedModel, config: SFTConfig, examples: Sequence[TokenSequence]) -> None:
+    def __init__(
+        self, model: PreTrainedModel, config: SFTConfig, examples: Sequence[TokenSequence], *, ranks: Ranks = SINGLE
+    ) -> None:
         """
         Args:
             model: from ``learner.models``.
             config: budget, optimizer, packing.
             examples: from ``sft_example``; each at most ``config.max_example_tokens`` long (TooLongError otherwise).
+            ranks: processes that share the work; each makes this object with the same arguments and calls the same
+                methods in the same order.
         """
         if not examples:
             raise ValueError("no examples to train on")
@@ -76,9 +84,15 @@ class SFTTrainer:
             check_length(example, config.max_example_tokens)
         self.config = config
         self.examples = examples
+        self.ranks = ranks
+        settle(model, compute_device(config.compute.device))
         self.policy = Policy(model, compute=config.compute)
-        check_packed_path(self.policy)
-        self.optimizer = ScheduledOptimizer(self.policy, config.optimizer)
+        check_packed_path(self.policy, max_tokens=config.max_example_tokens)
+        self._base_fingerprint = weights_fingerprint(model) if config.lora is not None else "none"
+        if config.lora is not None:
+            add_adapter(model, config.lora, seed=derive_seed("lora", config.seed))
+        shard(self.policy, ranks)
+        self.optimizer = ScheduledOptimizer(self.policy, config.optimizer, states=config.compute.optimizer_states)
         self.num_steps = 0
         self.num_tokens = 0
         self.seconds = 0.0
@@ -102,21 +116,27 @@ class SFTTrainer:
         """
         latest = SFTProgress(self.num_steps, self.fraction, float("nan"), self.num_tokens, self.seconds, 0.0, 0.0)
         for batch in self._batches():
-            if self.fraction >= 1.0 or stop():
+            if self._over(stop()):
                 break
             latest = self._step(batch)
             if progress is not None:
                 progress(latest)
         return latest
 
+    def _over(self, stopped: bool) -> bool:
+        """Whether to end here: all ranks decide alike, by the one that is furthest."""
+        return bool(self.ranks.largest(torch.tensor(float(stopped or self.fraction >= 1.0))))
+
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on."""
-        save_checkpoint(folder, kind="sft", settings=self.config, state=self._state())
+        save_checkpoint(folder, kind="sft", settings=self.config, state=self._state(), ranks=self.ranks)
 
     def load(self, folder: str | Path) -> None:
         """Goes on from what ``save`` wrote, with the same examples. Raises CheckpointError."""
-        state = load_checkpoint(folder, kind="sft", settings=self.config, state=self._state())
-        self.policy.load_state_dict(state["policy"])
+        state = load_checkpoint(folder, kind="sft", settings=self.config, state=self._state(), ranks=self.ranks)
+        if state["base"] != self._base_fingerprint:
+            raise CheckpointError(f"checkpoint {str(folder)!r} holds an adapter of another model")
+        self.policy.load_state_dict(state["policy"], strict=self.config.lora is None)
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps, self.num_tokens, self.seconds = state["num_steps"], state["num_tokens"], state["seconds"]
         restore_random_state(state["random"])
@@ -126,14 +146,16 @@ class SFTTrainer:
             "num_steps": self.num_steps,
             "num_tokens": self.num_tokens,
             "seconds": self.seconds,
-            "policy": self.policy.state_dict(),
+            "policy": trained_state(self.policy),
+            "base": self._base_fingerprint,
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
         }
 
     def export(self, folder: str | Path, tokenizer: Any = None) -> None:
         """Writes the model as a Hugging Face folder."""
-        export_huggingface(self.policy.model, folder, tokenizer=tokenizer)
+        dtype = getattr(torch, self.config.export_precision)
+        export_huggingface(self.policy.model, folder, tokenizer=tokenizer, dtype=dtype, ranks=self.ranks)
 
     def _batches(self) -> Iterator[MiniBatch]:
         """Mini-batches without end from where the training stands: each pass in an order of its own."""
@@ -153,11 +175,13 @@ class SFTTrainer:
         begin, figures = time.perf_counter(), PassFigures()
         update(
             batch, model_name="policy", optimizer=self.optimizer, row_tokens=self.config.row_tokens,
-            row_loss=self._row_loss, progress=self.fraction, figures=figures,
+            row_loss=self._row_loss, progress=self.fraction, figures=figures, ranks=self.ranks,
         )  # fmt: skip
         self.num_steps += 1
-        self.num_tokens += figures.num_tokens
-        self.seconds += time.perf_counter() - begin
+        self.num_tokens += int(self.ranks.total(torch.tensor(figures.num_tokens)))
+        # one clock for all ranks: the rate follows it
+        elapsed = torch.tensor(time.perf_counter() - begin, dtype=torch.float64)
+        self.seconds += float(self.ranks.largest(elapsed))
         return SFTProgress(
             step=self.num_steps,
             fraction=self.fraction,

@@ -20,6 +20,7 @@ from learner.advantages import generalised_advantages, group_advantages, spread_
 from learner.config import GAE, GroupBaseline, PPOConfig
 from learner.critic import values_of
 from learner.experience import Experience, Sample, lay_out
+from learner.lora import AdapterOff
 from learner.mismatch import matching_trajectories, truncated_importance
 from learner.normalise import RunningMoments
 from learner.packing import TokenSequence
@@ -65,7 +66,7 @@ class Anchor:
 
 @torch.no_grad()
 def logprobs_of(
-    policy: Policy, sequences: Sequence[TokenSequence], row_tokens: int, ranks: Ranks = SINGLE
+    policy: Policy | AdapterOff, sequences: Sequence[TokenSequence], row_tokens: int, ranks: Ranks = SINGLE
 ) -> Float[Tensor, " C"]:
     """Log-probabilities of all trained tokens, in the flat layout."""
     logprobs = torch.zeros(sum(sequence.num_trained for sequence in sequences))
@@ -123,7 +124,7 @@ def normalised(experience: Experience, moments: RunningMoments, config: PPOConfi
 def score(
     studied: Experience,
     *,
-    reference: Policy | None,
+    reference: Policy | AdapterOff | None,
     critic: ScalarHeadModel | None,
     kl_coefficient: float,
     config: PPOConfig,

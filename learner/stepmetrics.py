@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,9 +31,44 @@ class PartTimes:
         finally:
             self._seconds[name] = self._seconds.get(name, 0.0) + time.perf_counter() - begin
 
+    def seconds(self, name: str) -> float:
+        """Of a part; 0 if it did not happen."""
+        return self._seconds.get(name, 0.0)
+
     def metrics(self) -> dict[str, float]:
         parts = {f"learner/time_{name}_s": seconds for name, seconds in self._seconds.items()}
         return {**parts, "learner/time_step_s": time.perf_counter() - self._begin}
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """What went through a model's updates, all epochs and all ranks.
+
+    Attributes:
+        tokens: forward and backward, prompts included.
+        flops: of those passes, as ``learner.flops`` counts.
+    """
+
+    tokens: int
+    flops: float
+
+
+def speed_metrics(times: PartTimes, passed: Mapping[str, Passed], peak: float | None) -> dict[str, float]:
+    """Tokens a second of each model's updates, and the share of the peak where it is known.
+
+    Args:
+        times: parts under the models' names.
+        passed: by the models' names.
+        peak: operations a second, of all ranks together.
+    """
+    figures: dict[str, float] = {}
+    for name, work in passed.items():
+        seconds = times.seconds(name)
+        if work.tokens and seconds:
+            figures[f"learner/tokens_per_s_{name}"] = work.tokens / seconds
+            if peak is not None:
+                figures[f"learner/mfu_{name}"] = work.flops / seconds / peak
+    return figures
 
 
 def signal_metrics(trained: Experience, studied: Experience, signals: Signals, anchor: Anchor) -> dict[str, float]:

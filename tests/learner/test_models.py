@@ -15,7 +15,7 @@ from learner.models import (
     num_parameters,
     refuse_unsupported,
 )
-from learner.policy import Policy
+from learner.policy import Policy, check_packed_path
 
 
 def tokenizer(size, eos="<e>"):
@@ -78,6 +78,11 @@ def test_a_model_that_changes_its_logits_is_refused():
     config.final_logit_softcapping = 30.0
     with pytest.raises(ModelRefusedError, match="final_logit_softcapping"):
         refuse_unsupported(config)
+
+
+def test_trajectories_that_outrun_the_model_s_positions_are_refused_at_the_start(tiny_model):
+    with pytest.raises(ModelRefusedError, match=r"128 positions \(max_position_embeddings\), fewer than the 129"):
+        check_packed_path(Policy(tiny_model), max_tokens=129)
 
 
 def test_a_missing_folder_is_named(tmp_path):

@@ -66,7 +66,7 @@ def test_two_ranks_report_the_same_figures_as_one(results):
     _, one, two = results
     assert one["metrics"].keys() == two["metrics"].keys()
     for name, value in one["metrics"].items():
-        if not name.startswith("learner/time"):
+        if not name.startswith(("learner/time", "learner/tokens_per_s", "learner/memory")):
             assert two["metrics"][name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
 
@@ -81,6 +81,23 @@ def test_the_export_of_two_ranks_is_whole(results):
     state = load_causal_lm(folder / "two" / "export").state_dict()
     for name, tensor in two["weights"].items():
         assert torch.equal(state[name], tensor), name
+
+
+def test_two_ranks_fine_tune_as_one_and_stop_together(results):
+    folder, _, two = results
+    one = two_ranks.fine_tune(folder / "one", SINGLE)
+    same(one["weights"], two["sft"]["weights"])
+    for ours, theirs in zip(one["figures"], two["sft"]["figures"], strict=True):
+        assert theirs[0] == pytest.approx(ours[0], rel=1e-4)
+        assert theirs[1] == ours[1]
+    assert one["figures"][0] == one["figures"][1]  # resumed: bit for bit
+    state = load_causal_lm(folder / "two" / "sft-export").state_dict()
+    for name, tensor in two["sft"]["weights"].items():
+        assert torch.equal(state[name], tensor), name
+
+
+def test_two_ranks_train_the_same_adapter_as_one(results):
+    same(two_ranks.adapt(SINGLE), results[2]["lora"])
 
 
 def test_rows_come_in_multiples_of_the_ranks():

@@ -7,11 +7,24 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
+from transformers import PreTrainedModel
 
-from learner.config import GAE, BestWorst, CriticConfig, NewModelConfig, OptimizerConfig, PPOConfig
+from learner.config import (
+    GAE,
+    BestWorst,
+    ComputeConfig,
+    CriticConfig,
+    LoRAConfig,
+    NewModelConfig,
+    OptimizerConfig,
+    PPOConfig,
+    SFTConfig,
+)
+from learner.lora import plain_weights
 from learner.models import new_causal_lm
 from learner.parallel import Ranks
 from learner.ppo import PPOLearner
+from learner.sft import SFTTrainer, sft_example
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 
@@ -45,10 +58,13 @@ def _trajectory(rng: np.random.Generator, group: int, sample: int) -> Trajectory
     return Trajectory(name, group, (turn,), (RewardEvent("tests", float(rng.random())),))
 
 
-def learner(ranks: Ranks) -> PPOLearner:
+def model() -> PreTrainedModel:
     shape = NewModelConfig(hidden_size=16, num_layers=2, head_dim=8, intermediate_size=24, max_position_embeddings=64)
-    model = new_causal_lm(shape, vocab_size=40, eos_token_id=1, pad_token_id=0, seed=3)
-    return PPOLearner(model, CONFIG, ranks=ranks)
+    return new_causal_lm(shape, vocab_size=40, eos_token_id=1, pad_token_id=0, seed=3)
+
+
+def learner(ranks: Ranks) -> PPOLearner:
+    return PPOLearner(model(), CONFIG, ranks=ranks)
 
 
 def weights(of: PPOLearner) -> dict[str, torch.Tensor]:
@@ -76,12 +92,51 @@ def go_on(checkpoint: Path, ranks: Ranks) -> dict[str, torch.Tensor]:
     return weights(trained)
 
 
+def fine_tuner(ranks: Ranks) -> SFTTrainer:
+    """Nine ragged examples in mini-batches of four: ranks differ in rows."""
+    rng = np.random.default_rng(5)
+    examples = [
+        sft_example(str(n), [2, 3], [*rng.integers(2, 40, int(rng.integers(2, 14))).tolist(), 1]) for n in range(9)
+    ]
+    settings = SFTConfig(
+        max_steps=5, batch_examples=4, row_tokens=24, max_example_tokens=20,
+        optimizer=OptimizerConfig(learning_rate=1e-2), compute=ComputeConfig(activation_checkpointing=True),
+    )  # fmt: skip
+    return SFTTrainer(model(), settings, examples, ranks=ranks)
+
+
+def fine_tune(folder: Path, ranks: Ranks) -> dict[str, object]:
+    """All five steps, with a checkpoint after two that a second trainer goes on from."""
+    trainer = fine_tuner(ranks)
+    trainer.train(stop=lambda: trainer.num_steps == 2 and ranks.is_first)  # one rank says so: all stop
+    trainer.save(folder / "sft")
+    resumed = fine_tuner(ranks)
+    resumed.load(folder / "sft")
+    figures = [(progress.loss, progress.tokens) for progress in (trainer.train(), resumed.train())]
+    resumed.export(folder / "sft-export")
+    return {"figures": figures, "stopped_at": 2, "weights": dict(plain_weights(resumed.policy.model))}
+
+
+def adapt(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Two steps of an adapter; the merged weights."""
+    settings = CONFIG.model_copy(update={"lora": LoRAConfig(rank=2, alpha=8.0)})
+    adapter = PPOLearner(model(), settings, ranks=ranks)
+    for first in (0, 10):
+        adapter.step(batch(first))
+    return weights(adapter)
+
+
 def main(rank: str, folder: str, other_checkpoint: str) -> None:
     """One of two ranks: trains, then goes on from the checkpoint of a run on one rank."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=int(rank), world_size=2)
     ranks = Ranks.joined()
-    results = {**train(Path(folder), ranks), "resumed": go_on(Path(other_checkpoint), ranks)}
+    results = {
+        **train(Path(folder), ranks),
+        "resumed": go_on(Path(other_checkpoint), ranks),
+        "sft": fine_tune(Path(folder), ranks),
+        "lora": adapt(ranks),
+    }
     if ranks.is_first:
         torch.save(results, Path(folder) / "results.pt")
     ranks.wait()
