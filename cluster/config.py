@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from actors.config import GeneratorConfig
 from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermConfig, LengthCutConfig, ShareOfTestsConfig
 from cluster.errors import ConfigError
-from learner.config import GAE, NewModelConfig, PPOConfig, SFTConfig
+from learner.config import GAE, ComputeConfig, NewModelConfig, PPOConfig, SFTConfig
+from learner.scalar_config import RewardModelConfig
 from problems.synthetic import CorpusConfig
 from sandbox.config import SandboxConfig
 
@@ -77,6 +78,25 @@ class ExecutorsConfig(Settings):
     """Settings of each."""
     start_timeout_s: float = Field(default=180.0, gt=0)
     """Seconds until an executor that does not come up is an error."""
+
+
+class ScorersConfig(Settings):
+    """The scorers: models with a scalar head in Ray actors, for reward terms and for reranking."""
+
+    count: int = Field(default=1, ge=1)
+    """How many for each model."""
+    num_cpus: float = Field(default=1.0, ge=0)
+    """Ray CPUs of each."""
+    num_gpus: float = Field(default=0.0, ge=0)
+    """Ray GPUs of each."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of torch in each."""
+    batch_answers: int = Field(default=256, ge=1)
+    """Most answers that one call scores; what waits is scored together."""
+    row_tokens: int = Field(default=4096, ge=16)
+    """Most tokens in one packed row; a longer answer is an error, never cut."""
+    compute: ComputeConfig = ComputeConfig()
+    """Precision."""
 
 
 class RayConfig(Settings):
@@ -187,6 +207,56 @@ class PPOStage(StageBase):
         return -(-advantage.critic.warmup_rollouts // self.warmup_samples_per_prompt)
 
 
+class PairsConfig(Settings):
+    """Which pairs of a problem's answers teach a reward model."""
+
+    rule: Literal["right_wrong", "most_different", "all"] = "right_wrong"
+    """``right_wrong``: one that passes, one that does not (PF-PPO). ``most_different``: the one pair with the largest
+    difference in the share of cases passed. ``all``: all that differ in it."""
+    per_problem: int | None = Field(default=1, ge=1)
+    """Most pairs of one problem; null: all that the rule gives."""
+
+
+class CollectStage(StageBase):
+    """Samples a model, executes, and writes scored answers and pairs of them."""
+
+    kind: Literal["collect"] = "collect"
+    model: str
+    """Model to sample: ``stage:NAME``, a folder, or a hub's id."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Whose answers are collected; never those of an evaluation."""
+    samples: int = Field(default=5, ge=2)
+    """Answers to each problem. PF-PPO: 5."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How they are sampled."""
+    pairs: PairsConfig = PairsConfig()
+    """Which pairs are written."""
+
+
+class RewardModelStage(StageBase):
+    """Trains a Bradley-Terry reward model (a reranker is one too) on collected pairs."""
+
+    kind: Literal["reward_model"] = "reward_model"
+    base: str
+    """Where it begins: the backbone of a language model, or a reward model as it is."""
+    pairs: tuple[str, ...] = Field(min_length=1)
+    """Stages (``stage:NAME``) of kind collect or mine whose pairs teach it."""
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the problems whose pairs are kept to judge it by."""
+    train: RewardModelConfig = RewardModelConfig()
+    """The trainer's settings."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+
+    @field_validator("pairs")
+    @classmethod
+    def _are_stages(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for reference in pairs:
+            if not reference.startswith(STAGE_PREFIX):
+                raise ValueError(f"{reference!r} is not of the form {STAGE_PREFIX}NAME")
+        return pairs
+
+
 class EvaluateStage(StageBase):
     """Pass@1, sampled and greedy, with intervals; compared with an earlier evaluation where one is named."""
 
@@ -201,11 +271,22 @@ class EvaluateStage(StageBase):
     """Also one greedy completion of each problem."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are sampled."""
+    rerank: str | None = None
+    """A scalar-head model (``stage:NAME`` or a folder) that chooses among the samples: pass@1 of its choice is reported
+    between that of a random one and that of an oracle."""
     compare_with: str | None = None
     """Name of an earlier evaluation of the same problems: the difference is reported with a paired interval."""
+    may_be_training_problems: bool = False
+    """Allows problems that an earlier stage trains on, for a look at the training set; else they stop the run."""
+
+    @model_validator(mode="after")
+    def _reranks_something(self) -> Self:
+        if self.rerank is not None and self.samples < 2:
+            raise ValueError(f"rerank chooses among samples, and samples is {self.samples}: at least 2 are needed")
+        return self
 
 
-Stage = Annotated[SFTStage | PPOStage | EvaluateStage, Field(discriminator="kind")]
+Stage = Annotated[SFTStage | CollectStage | RewardModelStage | PPOStage | EvaluateStage, Field(discriminator="kind")]
 
 
 class RunConfig(Settings):
@@ -223,6 +304,8 @@ class RunConfig(Settings):
     """The generators."""
     executors: ExecutorsConfig = ExecutorsConfig()
     """The executors."""
+    scorers: ScorersConfig = ScorersConfig()
+    """The scorers, where a stage scores with a model."""
     ray: RayConfig = RayConfig()
     """The Ray cluster."""
     stages: tuple[Stage, ...] = Field(min_length=1)
@@ -240,7 +323,7 @@ class RunConfig(Settings):
             if stage.name in seen:
                 raise ValueError(f"stages: the name {stage.name!r} is used twice")
             for field, reference in stage_references(stage):
-                kinds = ["evaluate"] if field == "compare_with" else ["ppo", "sft"]
+                kinds = _MADE_BY.get(field, ["ppo", "sft"])
                 if seen.get(reference) not in kinds:
                     wanted = " or ".join(kinds)
                     raise ValueError(f"stages.{stage.name}.{field}: {reference!r} is no earlier stage of kind {wanted}")
@@ -252,6 +335,15 @@ class RunConfig(Settings):
         return self.folder / self.name
 
 
+# Which kinds of stages make what a field names; a model where the field is not listed.
+_MADE_BY = {
+    "compare_with": ["evaluate"],
+    "rerank": ["reward_model"],
+    "pairs": ["collect"],
+    "base": ["ppo", "reward_model", "sft"],
+}
+
+
 def stage_references(stage: Stage) -> list[tuple[str, str]]:
     """(field, stage name) of each earlier stage that ``stage`` takes something from."""
     match stage:
@@ -260,7 +352,11 @@ def stage_references(stage: Stage) -> list[tuple[str, str]]:
         case PPOStage():
             named = [("policy", stage.policy)]
         case EvaluateStage():
+            named = [("model", stage.model), ("rerank", stage.rerank)]
+        case CollectStage():
             named = [("model", stage.model)]
+        case RewardModelStage():
+            named = [("base", stage.base), *(("pairs", reference) for reference in stage.pairs)]
     references = [
         (field, value.removeprefix(STAGE_PREFIX)) for field, value in named if value and value.startswith(STAGE_PREFIX)
     ]

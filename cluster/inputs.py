@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cluster.config import STAGE_PREFIX, EvaluateStage, PPOStage, ProblemSource, SFTStage, Stage, stage_references
+from cluster.config import (
+    STAGE_PREFIX,
+    CollectStage,
+    EvaluateStage,
+    PPOStage,
+    ProblemSource,
+    RewardModelStage,
+    SFTStage,
+    Stage,
+    stage_references,
+)
 from cluster.errors import ConfigError
 from cluster.run_folder import RunFolder, digest
 from problems.datasets import load_problems
 from problems.problem import Problem, Split, Use
+
+_SHOWN = 60  # characters of a prompt in an error
 
 
 @lru_cache(maxsize=16)
@@ -51,24 +64,80 @@ def _from_hub(reference: str) -> Path:
 def check_inputs(stages: Sequence[Stage]) -> None:
     """Raises ConfigError for the first input that is missing, malformed, or may not be used so."""
     for stage in stages:
-        field = {"sft": "base", "ppo": "policy", "evaluate": "model"}[stage.kind]
-        reference: str | None = getattr(stage, field)
-        if reference is not None and not reference.startswith(STAGE_PREFIX):
-            model_folder(reference)
-        problems = problems_of(stage.problems)
-        if not isinstance(stage, EvaluateStage):
+        for reference in _models(stage):
+            if not reference.startswith(STAGE_PREFIX):
+                model_folder(reference)
+        problems = [] if isinstance(stage, RewardModelStage) else problems_of(stage.problems)
+        if not isinstance(stage, EvaluateStage | RewardModelStage):
             _may_be_trained_on(stage, problems)
+
+
+def _models(stage: Stage) -> list[str]:
+    """The models that a stage starts from."""
+    match stage:
+        case SFTStage() | RewardModelStage():
+            named = [stage.base]
+        case PPOStage():
+            named = [stage.policy]
+        case CollectStage():
+            named = [stage.model]
+        case EvaluateStage():
+            named = [stage.model, stage.rerank]
+    return [reference for reference in named if reference is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemSplit:
+    """What a recipe trains on and what it evaluates on: numbers of problems, and digests of their ids and prompts."""
+
+    num_train: int
+    train_digest: str
+    num_evaluate: int
+    evaluate_digest: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_train} problems for training ({self.train_digest}), "
+            f"{self.num_evaluate} for evaluation ({self.evaluate_digest}), none in both"
+        )
+
+
+def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
+    """Raises ConfigError if a problem that a stage learns from is evaluated on, by its id or by its prompt's words."""
+    learned: dict[str, str] = {}
+    evaluated: dict[str, str] = {}
+    for stage in stages:
+        if isinstance(stage, RewardModelStage):
+            continue
+        if isinstance(stage, EvaluateStage):
+            if not stage.may_be_training_problems:
+                evaluated |= dict.fromkeys(_marks(stage.problems), stage.name)
+        else:
+            learned |= dict.fromkeys(_marks(stage.problems), stage.name)
+    shared = sorted(learned.keys() & evaluated.keys())
+    if shared:
+        what = shared[0] if len(shared[0]) < _SHOWN else shared[0][:_SHOWN] + ".."
+        raise ConfigError(
+            f"stages.{evaluated[shared[0]]} evaluates on problems that stages.{learned[shared[0]]} learns from "
+            f"({len(shared)} ids or prompts in both, such as {what!r}); use another split"
+        )
+    return ProblemSplit(len(learned) // 2, digest(sorted(learned)), len(evaluated) // 2, digest(sorted(evaluated)))
+
+
+def _marks(sources: Sequence[ProblemSource]) -> list[str]:
+    """What a problem is known by: its id, and its prompt with its blanks made one."""
+    return [mark for problem in problems_of(sources) for mark in (problem.id, " ".join(problem.prompt.split()))]
 
 
 def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
     """What went into a stage: a digest of each earlier stage's manifest and of each problem set's contents."""
     prints = {f"{field}:{name}": digest(folder.stage(name).manifest()) for field, name in stage_references(stage)}
-    for source in stage.problems:
+    for source in () if isinstance(stage, RewardModelStage) else stage.problems:
         prints[f"problems:{source.spec}"] = digest([repr(problem) for problem in _load(source.spec)])
     return prints
 
 
-def _may_be_trained_on(stage: SFTStage | PPOStage, problems: Sequence[Problem]) -> None:
+def _may_be_trained_on(stage: SFTStage | PPOStage | CollectStage, problems: Sequence[Problem]) -> None:
     for problem in problems:
         if problem.use is not Use.TRAIN or problem.split is Split.TEST:
             raise ConfigError(

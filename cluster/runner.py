@@ -10,7 +10,7 @@ from rich.table import Table
 
 from cluster.config import PPOStage, RunConfig, SFTStage
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs
+from cluster.inputs import check_inputs, check_leakage
 from cluster.run_folder import Finished, RunFolder, digest
 
 # Resident gigabytes, as measured on the small model; large models are planned for by `crucible plan`.
@@ -56,6 +56,7 @@ def _run_open_stages(
     config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console
 ) -> list[Finished]:
     check_inputs(config.stages[len(finished) :])
+    split = check_leakage(config.stages)
     num_cpus = config.generators.count + 1
     memory_gb = (
         config.generators.count * _ENGINE_GB + _TRAINER_GB + config.executors.count * _EXECUTOR_GB
@@ -63,6 +64,7 @@ def _run_open_stages(
         else _TRAINER_GB
     )
     console.print(f"run {config.name}: {folder.root}", highlight=False, soft_wrap=True)
+    console.print(f"problems: {split}", highlight=False, soft_wrap=True)
     # Here, not above: Ray, torch and transformers take seconds, and what is refused is refused before them.
     from cluster.session import ray_session
     from cluster.stages.run import run_stages

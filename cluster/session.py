@@ -37,6 +37,7 @@ def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_
         else:
             _check_memory(memory_gb + config.memory_reserve_gb)
             ray.init(
+                address="local",  # another cluster on this machine is not ours to join unasked
                 num_cpus=max(num_cpus, os.cpu_count() or 1),
                 resources={SANDBOX_RESOURCE: float(num_sandboxes)},
                 include_dashboard=config.dashboard,

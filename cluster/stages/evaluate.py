@@ -13,6 +13,7 @@ from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
+from cluster.stages.rerank import check_reranker, rerank, table_row
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion
 
@@ -22,6 +23,7 @@ _RESULTS = "results.json"
 async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
     """Samples, executes, and returns the manifest's figures."""
     model = context.model_path(stage.model)
+    reranker = check_reranker(context, stage.rerank, model) if stage.rerank is not None else None
     version = WeightsVersion(lineage, 0)
     problems = problems_of(stage.problems)
     rollout = context.rollout(context.tokenizer(model), stage.sampling, [], execute_cut=True)
@@ -43,7 +45,11 @@ async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolde
         groups[name] = await rollout.groups(asks, count)
     for name, measured in groups.items():
         write_journal(folder.trajectories / name, version, [entry for group in measured for entry in group.entries])
-    return _summary(context, stage, folder, groups, len(problems) - len(kept))
+    summary = _summary(context, stage, folder, groups, len(problems) - len(kept))
+    if reranker is not None:
+        summary["rerank"] = await rerank(context, reranker, groups[stage.name])
+        context.panel.say(f"{stage.name}: of {stage.samples}  {table_row(summary['rerank']['all'])}")
+    return summary
 
 
 def _pass_rates(groups: Sequence[Group]) -> tuple[dict[str, float], int]:

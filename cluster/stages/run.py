@@ -7,15 +7,19 @@ from importlib.metadata import version
 
 from rich.console import Console
 
-from cluster.config import EvaluateStage, PPOStage, RunConfig, SFTStage, Stage
+from cluster.config import CollectStage, EvaluateStage, PPOStage, RewardModelStage, RunConfig, SFTStage, Stage
 from cluster.context import RunContext
 from cluster.inputs import fingerprint_inputs
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.run_folder import Finished, RunFolder, digest
+from cluster.stages.collect import collect
 from cluster.stages.evaluate import evaluate
 from cluster.stages.ppo import train_policy
+from cluster.stages.reward_model import fit_reward_model
 from cluster.stages.sft import fine_tune
+
+_WITHOUT_EXECUTION = {"sft", "reward_model"}
 
 
 async def run_stages(
@@ -28,7 +32,7 @@ async def run_stages(
     for done in finished:
         panel.end(done.name)
     try:
-        if any(stage.kind != "sft" for stage in config.stages[len(finished) :]):
+        if any(stage.kind not in _WITHOUT_EXECUTION for stage in config.stages[len(finished) :]):
             await context.executors.start()  # first of all: a missing engine or image is told before any training
         with panel:
             for stage in config.stages[len(finished) :]:
@@ -47,6 +51,10 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
     match stage:
         case SFTStage():
             figures = await fine_tune(context, stage, folder)
+        case CollectStage():
+            figures = await collect(context, stage, folder, lineage)
+        case RewardModelStage():
+            figures = await fit_reward_model(context, stage, folder)
         case PPOStage():
             figures = await train_policy(context, stage, folder, lineage)
         case EvaluateStage():

@@ -1,10 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster import inputs
 from cluster.config import EvaluateStage, PPOStage, ProblemSource
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs
+from cluster.inputs import check_inputs, check_leakage
 
 TRAIN = (ProblemSource(spec="synthetic:split=train,count=3,depth=1-2,seed=1"),)
 TEST = (ProblemSource(spec="synthetic:split=test,count=3,depth=2,seed=1"),)
@@ -30,3 +32,25 @@ def test_a_missing_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         check_inputs([EvaluateStage(name="e", model=str(tmp_path / "absent"), problems=TEST)])
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         check_inputs([EvaluateStage(name="e", model=str(tmp_path), problems=TEST)])
+
+
+def stages(evaluate: EvaluateStage) -> list:
+    return [PPOStage(name="p", policy="stage:a", problems=TRAIN), evaluate]
+
+
+def test_problems_that_are_learned_from_may_not_be_evaluated_on() -> None:
+    split = check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TEST)))
+    assert (split.num_train, split.num_evaluate) == (3, 3)
+    assert split.train_digest != split.evaluate_digest
+    with pytest.raises(ConfigError, match=r"stages\.e evaluates on problems that stages\.p learns from"):
+        check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TRAIN)))
+    check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TRAIN, may_be_training_problems=True)))
+
+
+def test_a_prompt_under_another_id_is_a_leak_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    sets = {spec: list(inputs.problems_of((ProblemSource(spec=spec),))) for spec in (TRAIN[0].spec, TEST[0].spec)}
+    prompt = "\n  ".join(sets[TRAIN[0].spec][1].prompt.split(" "))  # the same words, other blanks
+    sets[TEST[0].spec][0] = replace(sets[TEST[0].spec][0], prompt=prompt)
+    monkeypatch.setattr(inputs, "problems_of", lambda sources: sets[sources[0].spec])
+    with pytest.raises(ConfigError, match=r"1 ids or prompts in both"):
+        check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TEST)))

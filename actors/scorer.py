@@ -1,0 +1,111 @@
+"""Models with a scalar head as workers: one that trains a reward model, one that scores answers with it."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from learner.config import ComputeConfig
+from learner.models import load_causal_lm
+from learner.preferences import PreferencePair
+from learner.reward_model import PairFigures, judge_pairs, train_reward_model
+from learner.scalar_config import RewardModelConfig
+from learner.scalar_head import ScalarHeadModel
+from learner.scalar_training import ScalarProgress, scored_sequence, scores_of
+
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringConfig:
+    """How a scorer computes.
+
+    Attributes:
+        compute: precision.
+        row_tokens: most tokens in one packed row; longer answers are refused, never cut.
+        threads: of torch.
+    """
+
+    compute: ComputeConfig
+    row_tokens: int
+    threads: int
+
+
+class Scorer:
+    """Scores whole answers with one scalar-head model."""
+
+    def __init__(self, folder: str, config: ScoringConfig) -> None:
+        torch.set_num_threads(config.threads)
+        self._row_tokens = config.row_tokens
+        self._model = ScalarHeadModel.from_pretrained(folder).compute_as(config.compute).eval()
+
+    def score(self, answers: Sequence[tuple[Tokens, Tokens]]) -> NDArray[np.float64]:
+        """[M] score of each (prompt ids, completion ids). Raises TooLongError, ValueError (an empty part)."""
+        sequences = [
+            scored_sequence(f"answer {index}", prompt.tolist(), completion.tolist())
+            for index, (prompt, completion) in enumerate(answers)
+        ]
+        return scores_of(self._model, sequences, self._row_tokens)
+
+
+class RewardModelTrainer:
+    """One reward_model stage's trainer. ``train`` runs in one thread, ``progress`` answers from another."""
+
+    def __init__(self, config: RewardModelConfig, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._config = config
+        self._latest: ScalarProgress | None = None
+        self._lock = threading.Lock()
+
+    def train(
+        self, base: str, pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], output: str
+    ) -> tuple[ScalarProgress, PairFigures]:
+        """Trains a reward model from the backbone of ``base`` (a causal LM's folder, or a scalar-head model's) and
+        writes it with the tokenizer; returns the last progress and the figures on the held-out pairs."""
+        from transformers import AutoTokenizer
+
+        model = starting_model(base)
+        final = train_reward_model(model, self._config, pairs, progress=self._note)
+        figures = judge_pairs(model, held_out, row_tokens=self._config.row_tokens)
+        model.save_pretrained(output)
+        AutoTokenizer.from_pretrained(base).save_pretrained(output)
+        return final, figures
+
+    def judge(self, folder: str, pairs: Sequence[PreferencePair]) -> PairFigures:
+        """Figures of a reward model that is done, on other pairs."""
+        return judge_pairs(ScalarHeadModel.from_pretrained(folder), pairs, row_tokens=self._config.row_tokens)
+
+    def progress(self) -> ScalarProgress | None:
+        """Where the training stands; None before its first step."""
+        with self._lock:
+            return self._latest
+
+    def _note(self, progress: ScalarProgress) -> None:
+        with self._lock:
+            self._latest = progress
+
+
+def starting_model(folder: str) -> ScalarHeadModel:
+    """A scalar-head model as it is in ``folder``, or a new head on the backbone of a causal LM."""
+    if is_scalar_head(Path(folder)):
+        return ScalarHeadModel.from_pretrained(folder)
+    return ScalarHeadModel.from_causal_lm(load_causal_lm(folder))
+
+
+def is_scalar_head(folder: Path) -> bool:
+    """Whether a folder holds a scalar-head model."""
+    return (folder / "scalar_head.json").is_file()
+
+
+def vocabulary_digest(tokenizer: Any) -> str:
+    """Equal for tokenizers that read token ids alike: scores of another vocabulary's ids would mean nothing."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return hashlib.blake2b(repr(vocabulary).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
