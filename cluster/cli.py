@@ -58,16 +58,26 @@ def _one_sentence(debug: bool) -> Iterator[None]:
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole stack trace of an error.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a field: stages.ppo.learner.num_steps=5; repeatable.")
+]
+Name = Annotated[str | None, typer.Option(help="Another name for the run.")]
+Folder = Annotated[Path | None, typer.Option(help="Where run folders lie.")]
+
+
+def _overrides(fields: list[str] | None, name: str | None, folder: Path | None) -> list[str]:
+    overrides = list(fields or [])
+    overrides += [f"name={name}"] if name else []
+    overrides += [f"folder={folder}"] if folder else []
+    return overrides
 
 
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.yaml.")],
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override a field: stages.ppo.learner.num_steps=5; repeatable.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="Another name for the run.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where run folders lie.")] = None,
+    set_: Set = None,
+    name: Name = None,
+    folder: Folder = None,
     debug: Debug = False,
 ) -> None:
     """Runs a recipe, or goes on with it where it stopped."""
@@ -75,10 +85,27 @@ def run(
         from cluster.config import load_recipe
         from cluster.runner import run_recipe
 
-        overrides = list(set_ or [])
-        overrides += [f"name={name}"] if name else []
-        overrides += [f"folder={folder}"] if folder else []
-        run_recipe(load_recipe(recipe, overrides))
+        run_recipe(load_recipe(recipe, _overrides(set_, name, folder)))
+
+
+@app.command()
+def plan(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.yaml.")],
+    address: Annotated[str | None, typer.Option(help="The Ray cluster to plan for; none: this machine.")] = None,
+    set_: Set = None,
+    name: Name = None,
+    folder: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Prints what a recipe would do and need, and whether it can be held now. Exit code 4: not by that cluster."""
+    with _one_sentence(debug):
+        from cluster.config import load_recipe
+        from cluster.errors import ClusterError
+        from cluster.plan import plan_command
+
+        can_run = plan_command(load_recipe(recipe, _overrides(set_, name, folder)), address, Console())
+        if address is not None and not can_run:
+            raise typer.Exit(ClusterError.exit_code)
 
 
 @app.command()

@@ -109,6 +109,24 @@ class RayConfig(Settings):
     """Start the dashboard with a cluster of our own (about 0.9 GB of memory)."""
     memory_reserve_gb: float = Field(default=1.0, ge=0)
     """Gigabytes of memory that must stay free beside what the run's actors are estimated to need."""
+    wait_for_resources_s: float = Field(default=0.0, ge=0)
+    """Seconds that a run waits until a joined cluster can hold it; Ray's autoscaler is asked for what is missing, and
+    every ten seconds a line says what that is. 0: a cluster that cannot hold it now is an error."""
+
+
+class Separated(Settings):
+    """Every actor reserves its own resources; generators and trainer work at the same time."""
+
+    kind: Literal["separated"] = "separated"
+
+
+class Colocated(Settings):
+    """Trainer and generator take turns on one GPU: synchronous. Never run yet: see docs/plan.md."""
+
+    kind: Literal["colocated"] = "colocated"
+
+
+Placement = Annotated[Separated | Colocated, Field(discriminator="kind")]
 
 
 class StageBase(Settings):
@@ -308,6 +326,8 @@ class RunConfig(Settings):
     """The scorers, where a stage scores with a model."""
     ray: RayConfig = RayConfig()
     """The Ray cluster."""
+    placement: Placement = Separated()
+    """Who shares what."""
     stages: tuple[Stage, ...] = Field(min_length=1)
     """In order; a finished stage is passed over when the same run is started again."""
 
@@ -328,6 +348,18 @@ class RunConfig(Settings):
                     wanted = " or ".join(kinds)
                     raise ValueError(f"stages.{stage.name}.{field}: {reference!r} is no earlier stage of kind {wanted}")
             seen[stage.name] = stage.kind
+        return self
+
+    @model_validator(mode="after")
+    def _one_gpu_is_shared_in_turns(self) -> Self:
+        if not isinstance(self.placement, Colocated):
+            return self
+        engine = self.generators.engine
+        if self.generators.count != 1 or engine.device != "cuda" or engine.tensor_parallel_size != 1:
+            raise ValueError("placement colocated is one GPU: it needs generators.count 1, device cuda, no split")
+        late = [stage.name for stage in self.stages if isinstance(stage, PPOStage) and stage.max_staleness]
+        if late:
+            raise ValueError(f"placement colocated is synchronous: stages.{late[0]}.max_staleness must be 0")
         return self
 
     @property

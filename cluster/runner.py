@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
@@ -13,12 +14,8 @@ from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage
 from cluster.run_folder import Finished, RunFolder, digest
 
-# Resident gigabytes, as measured on the small model; large models are planned for by `crucible plan`.
-_ENGINE_GB = 2.2
-_TRAINER_GB = 1.2
-_EXECUTOR_GB = 0.4
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
-_FREE_FIELDS = {"ray", "folder", "executors", "generators"}
+_FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement"}
 
 
 def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finished]:
@@ -57,19 +54,18 @@ def _run_open_stages(
 ) -> list[Finished]:
     check_inputs(config.stages[len(finished) :])
     split = check_leakage(config.stages)
-    num_cpus = config.generators.count + 1
-    memory_gb = (
-        config.generators.count * _ENGINE_GB + _TRAINER_GB + config.executors.count * _EXECUTOR_GB
-        if config.generators.engine.device == "cpu"
-        else _TRAINER_GB
-    )
     console.print(f"run {config.name}: {folder.root}", highlight=False, soft_wrap=True)
     console.print(f"problems: {split}", highlight=False, soft_wrap=True)
     # Here, not above: Ray, torch and transformers take seconds, and what is refused is refused before them.
-    from cluster.session import ray_session
+    from cluster.placement import bundles_of
+    from cluster.plan import require_memory
+    from cluster.session import cluster_address, ray_session
     from cluster.stages.run import run_stages
 
-    with ray_session(config.ray, num_cpus=num_cpus, num_sandboxes=config.executors.count, memory_gb=memory_gb):
+    if not cluster_address(config.ray):
+        require_memory(config)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
+    with ray_session(config.ray, bundles=bundles_of(config), folder=folder.root, say=say):
         return asyncio.run(run_stages(config, folder, list(finished), console))
 
 

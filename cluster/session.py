@@ -3,69 +3,97 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import psutil
 import ray
+from ray.exceptions import AuthenticationError
 
 from cluster.config import RayConfig
 from cluster.errors import ClusterError
+from cluster.nodes import require_nodes
+from cluster.placement import SANDBOX_RESOURCE, Bundle, require_room
 
 _OBJECT_STORE_BYTES = 1 << 30
 _CONNECT_TIMEOUT_S = 10.0
-SANDBOX_RESOURCE = "sandbox"
+TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's own"
 
 
 @contextmanager
-def ray_session(config: RayConfig, *, num_cpus: int, num_sandboxes: int, memory_gb: float) -> Iterator[None]:
+def ray_session(
+    config: RayConfig, *, bundles: Sequence[Bundle], folder: Path, say: Callable[[str], None] = print
+) -> Iterator[None]:
     """Joins the cluster named by ``config`` or by RAY_ADDRESS, or starts one with the logical resources asked for.
 
-    ``num_cpus`` and ``num_sandboxes`` are what the run's actors reserve; ``memory_gb`` what they are estimated to need.
-    Raises ClusterError in one sentence. A cluster that was started here is shut down on the way out.
+    A cluster that was joined must see the run's ``folder`` from every node. None is used that cannot hold all
+    ``bundles``: nothing waits in silence for a place, see ``require_room``. Raises ClusterError in one sentence. A
+    cluster that was started here is shut down on the way out.
     """
-    address = os.environ.get("RAY_ADDRESS") or config.address
-    on_sigterm = signal.getsignal(signal.SIGTERM)
-    try:
+    address = cluster_address(config)
+    with joined(address) if address else _started(config, bundles):
         if address:
-            _check_answers(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        else:
-            _check_memory(memory_gb + config.memory_reserve_gb)
-            ray.init(
-                address="local",  # another cluster on this machine is not ours to join unasked
-                num_cpus=max(num_cpus, os.cpu_count() or 1),
-                resources={SANDBOX_RESOURCE: float(num_sandboxes)},
-                include_dashboard=config.dashboard,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-    except Exception as error:  # Ray raises bare ones too, such as for a start that takes too long
-        where = f"the Ray cluster at {address}" if address else "a Ray cluster on this machine"
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ClusterError(f"{where} could not be {'joined' if address else 'started'}: {first_line}") from error
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would skip our way out
+            require_nodes(folder)
+        require_room(bundles, config.wait_for_resources_s, say)
+        yield
+
+
+def cluster_address(config: RayConfig) -> str | None:
+    """Where the run's cluster is; None if it starts its own. A submitted Ray job's own cluster comes first."""
+    return os.environ.get("RAY_ADDRESS") or config.address
+
+
+@contextmanager
+def joined(address: str) -> Iterator[None]:
+    """Joins a cluster and leaves it. Raises ClusterError."""
+    with _connected(f"the Ray cluster at {address} could not be joined"):
+        _check_answers(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        _require_resources({"CPU": num_cpus, SANDBOX_RESOURCE: num_sandboxes})
         yield
     finally:
         ray.shutdown()
 
 
-def _require_resources(needed: dict[str, float]) -> None:
-    """Raises ClusterError if the cluster, as it stands, could never hold ``needed``; nothing waits in silence."""
-    have = ray.cluster_resources()
-    for name, amount in needed.items():
-        if have.get(name, 0.0) < amount:
-            raise ClusterError(
-                f"the cluster has {have.get(name, 0.0):g} of resource {name!r} and this run needs {amount:g}; "
-                "start a node with it (ray start --resources), or lower the counts in the recipe"
-            )
+@contextmanager
+def _started(config: RayConfig, bundles: Sequence[Bundle]) -> Iterator[None]:
+    num_cpus = sum(bundle.resources.get("CPU", 0.0) for bundle in bundles)
+    with _connected("a Ray cluster on this machine could not be started"):
+        ray.init(
+            address="local",  # another cluster on this machine is not ours to join unasked
+            num_cpus=max(math.ceil(num_cpus), os.cpu_count() or 1),
+            resources={SANDBOX_RESOURCE: sum(bundle.resources.get(SANDBOX_RESOURCE, 0.0) for bundle in bundles)},
+            include_dashboard=config.dashboard,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _connected(what: str) -> Iterator[None]:
+    """Around ray.init: its errors become one sentence, and the handler of SIGTERM stays ours."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except AuthenticationError:
+        raise ClusterError(f"{what}: it refused the token; {TOKEN_HINT}") from None
+    except Exception as error:  # Ray raises bare ones too, such as for a start that takes too long
+        if isinstance(error.__cause__, AuthenticationError) or "authentication" in str(error).lower():
+            raise ClusterError(f"{what}: it refused the token; {TOKEN_HINT}") from None
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(f"{what}: {first_line}") from error
+    finally:
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would skip our way out
 
 
 def _check_answers(address: str) -> None:
@@ -73,15 +101,6 @@ def _check_answers(address: str) -> None:
     host, separator, port = address.rpartition(":")
     if separator and port.isdecimal() and "/" not in host:
         socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S).close()
-
-
-def _check_memory(needed_gb: float) -> None:
-    available_gb = psutil.virtual_memory().available / 2**30
-    if available_gb < needed_gb:
-        raise ClusterError(
-            f"this run needs about {needed_gb:.1f} GB of memory and {available_gb:.1f} GB are available; "
-            "lower generators.count, or end other programs"
-        )
 
 
 def start_actor(kind: type, *arguments: Any, **options: Any) -> Any:

@@ -31,8 +31,19 @@ def new_causal_lm(
     config: NewModelConfig, *, vocab_size: int, eos_token_id: int, pad_token_id: int | None, seed: int
 ) -> PreTrainedModel:
     """A Llama with random float32 weights that depend on ``seed`` alone. The global random state is left as it was."""
+    llama = llama_config(config, vocab_size=vocab_size, eos_token_id=eos_token_id, pad_token_id=pad_token_id)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(llama)
+    return for_packed_rows(model)
+
+
+def llama_config(
+    config: NewModelConfig, *, vocab_size: int, eos_token_id: int | None = None, pad_token_id: int | None = None
+) -> LlamaConfig:
+    """The Hugging Face config of a new model."""
     heads = config.hidden_size // config.head_dim
-    llama = LlamaConfig(
+    return LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,
@@ -47,10 +58,6 @@ def new_causal_lm(
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(llama)
-    return for_packed_rows(model)
 
 
 def load_causal_lm(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:

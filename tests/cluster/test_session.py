@@ -1,22 +1,113 @@
+"""Joining a cluster: what it lacks is said and not waited for, and every node is looked at before the start."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 from cluster.config import RayConfig
 from cluster.errors import ClusterError
-from cluster.session import ray_session
+from cluster.nodes import NodeReport, complaint, probe_nodes
+from cluster.placement import Bundle, cluster_nodes, place, require_room
+from cluster.session import joined, ray_session
+
+RUN = [Bundle("trainer", {"CPU": 1.0}), Bundle("generator-0", {"CPU": 2.0}), Bundle("executor-0", {"sandbox": 1.0})]
+RAY = str(Path(sys.executable).with_name("ray"))
 
 
-def test_a_cluster_without_what_the_run_needs_is_refused_and_not_waited_for() -> None:
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    yield cluster
+    cluster.shutdown()
+
+
+def test_what_a_cluster_lacks_is_said_at_once_or_waited_for_aloud(cluster: Cluster, tmp_path: Path) -> None:
+    config = RayConfig(address=cluster.address)
+    refused = pytest.raises(ClusterError, match="executor-0 asks 1 of resource 'sandbox' and the cluster has 0")
+    with refused, ray_session(config, bundles=RUN, folder=tmp_path):
+        pass
+    assert not ray.is_initialized()
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) == 1:
+            cluster.add_node(num_cpus=1, resources={"sandbox": 1})
+
+    config = RayConfig(address=cluster.address, wait_for_resources_s=60)
+    with ray_session(config, bundles=RUN, folder=tmp_path, say=say):
+        assert ray.cluster_resources()["CPU"] == 4
+        assert probe_nodes(tmp_path) == []
+        assert list(tmp_path.iterdir()) == []
+        holder = ray.remote(_Holder).options(num_cpus=2, name="somebody-else").remote()
+        ray.get(holder.ready.remote())
+        _wait_until(lambda: sum(node.free.get("CPU", 0) for node in cluster_nodes()) == 2)
+        *_, last = place([*RUN, Bundle("generator-1", {"CPU": 2.0})], cluster_nodes())
+        assert last.node is None
+        assert "somebody-else of job" in last.reason
+        begun = time.monotonic()
+        with pytest.raises(ClusterError, match=r"cannot hold this run: generator-0 asks 2 of resource 'CPU'; .* free"):
+            require_room([*RUN, Bundle("generator-1", {"CPU": 2.0})], 0.0, said.append)
+        assert time.monotonic() - begun < 5
+    assert "waiting for room in the cluster (0 of at most 60 s): executor-0 asks" in said[0]
+
+
+class _Holder:
+    def ready(self) -> bool:
+        return True
+
+
+def _wait_until(condition, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode != 0,
+    reason="a node with another view of the files needs a mount namespace",
+)
+def test_a_node_that_does_not_see_the_runs_folder_is_named(cluster: Cluster, tmp_path: Path) -> None:
+    hidden = f"mount -t tmpfs none {tmp_path} && exec {RAY} start --address={cluster.address} --num-cpus=1 --block"
+    environment = os.environ | {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "disabled")}
+    node = subprocess.Popen(
+        ["unshare", "-m", "sh", "-c", hidden], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     try:
-        config = RayConfig(address=cluster.address)
-        refused = pytest.raises(ClusterError, match="has 0 of resource 'sandbox' and this run needs 1")
-        with refused, ray_session(config, num_cpus=3, num_sandboxes=1, memory_gb=1.0):
-            pass
-        assert not ray.is_initialized()
-        cluster.add_node(num_cpus=1, resources={"sandbox": 1})
-        with ray_session(config, num_cpus=3, num_sandboxes=1, memory_gb=1.0):
-            assert ray.cluster_resources()["CPU"] == 4
+        with joined(cluster.address):
+            _wait_until(lambda: sum(node["Alive"] for node in ray.nodes()) == 2, 120)
+            head = next(node["NodeID"][:6] for node in ray.nodes() if "node:__internal_head__" in node["Resources"])
+            (found,) = probe_nodes(tmp_path)
+        assert f"cannot read the run's folder {tmp_path}" in found
+        assert head not in found
     finally:
-        cluster.shutdown()
+        node.terminate()
+        node.wait(60)
+
+
+OWN = {"python": "3.11", "crucible-rl": "0.1.0", "vllm": "0.32.0"}
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        (NodeReport("token", True, OWN), ""),
+        (NodeReport("token", True, {**OWN, "vllm": "0.31.0"}), "node n has vllm 0.31.0 and the driver 0.32.0"),
+        (NodeReport("token", True, {**OWN, "crucible-rl": "0.2"}), "node n has crucible-rl 0.2 and the driver 0.1.0"),
+        (NodeReport("token", True, {"python": "3.11"}), "node n has no Crucible installed"),
+        (NodeReport("other", True, OWN), "node n cannot read the run's folder /runs/x"),
+        (NodeReport("token", False, OWN), "node n can read the run's folder /runs/x but not write to it"),
+    ],
+)
+def test_what_is_wrong_with_a_node_is_one_sentence(report: NodeReport, said: str) -> None:
+    found = complaint("n", report, "token", Path("/runs/x"), OWN)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

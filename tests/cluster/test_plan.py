@@ -1,0 +1,278 @@
+"""What a plan says: counts by hand, parameters of built models, measured memory, and reasons that name the lack."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+
+from actors.config import GeneratorConfig
+from cluster.config import Colocated, PPOStage, RunConfig, load_recipe
+from cluster.errors import ConfigError
+from cluster.geometry import geometry_of, warnings_of
+from cluster.memory import ModelShape, activations, generator, kv_bytes_per_token, logits_chunk, ppo_trainer, size
+from cluster.placement import Bundle, Node, bundles_of, place, shortfall
+from cluster.plan import make_plan, print_plan
+from learner.config import ComputeConfig, PPOConfig
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+TINY = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+def ppo_stage(**changes) -> PPOStage:
+    problems = [{"spec": "synthetic:split=train,count=10"}]
+    return PPOStage.model_validate({"name": "ppo", "policy": "here", "problems": problems} | changes)
+
+
+# --- batch geometry
+
+
+def test_geometry_by_hand_under_best_worst() -> None:
+    stage = ppo_stage(
+        prompts_per_step=33,
+        samples_per_prompt=12,
+        max_staleness=2,
+        sampling={"max_prompt_tokens": 100, "max_new_tokens": 100},
+        learner={
+            "num_steps": 10, "filter": {"kind": "bw"}, "advantage": {"kind": "group"}, "epochs": 3,
+            "minibatch_trajectories": 32, "row_tokens": 700,
+        },
+    )  # fmt: skip
+    geometry = geometry_of(stage)
+    assert geometry.trajectories == 396
+    assert geometry.kept_least == geometry.kept_most == 66
+    assert geometry.minibatch == 22  # 66 in ceil(66 / 32) = 3 parts
+    assert geometry.optimizer_steps == 9  # 3 mini-batches, 3 epochs
+    assert geometry.rows_most == 8  # 3 of 200 tokens fit into 700; 22 / 3
+    assert geometry.in_flight == 99
+    assert geometry.rollouts == 3960
+
+
+@pytest.mark.parametrize(
+    ("rule", "least", "most"),
+    [
+        ({"kind": "none"}, 24, 24),
+        ({"kind": "bon"}, 4, 4),
+        ({"kind": "br"}, 8, 8),
+        ({"kind": "random_k", "k": 9}, 24, 24),
+        ({"kind": "pow", "count": 3}, 12, 12),
+        ({"kind": "threshold"}, 0, 24),
+    ],
+)
+def test_what_each_filter_keeps_of_four_groups_of_six(rule: dict, least: int, most: int) -> None:
+    stage = ppo_stage(prompts_per_step=4, samples_per_prompt=6, learner={"filter": rule})
+    assert (geometry_of(stage).kept_least, geometry_of(stage).kept_most) == (least, most)
+
+
+def test_the_critics_warm_up_counts_among_the_rollouts() -> None:
+    critic = {"warmup_rollouts": 101, "warmup_steps": 3}
+    stage = ppo_stage(
+        prompts_per_step=2, samples_per_prompt=2, warmup_samples_per_prompt=2,
+        learner={"num_steps": 5, "advantage": {"kind": "gae", "critic": critic}},
+    )  # fmt: skip
+    assert geometry_of(stage).rollouts == 5 * 4 + 102
+
+
+def test_a_prompt_that_the_engine_would_refuse_is_warned_of() -> None:
+    (warning,) = warnings_of(ppo_stage(sampling={"max_prompt_tokens": 200, "max_new_tokens": 100}), 256)
+    assert "prompts of more than 156 tokens" in warning
+
+
+# --- memory
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LlamaConfig(**TINY, vocab_size=300, tie_word_embeddings=True),
+        LlamaConfig(**TINY, vocab_size=300, num_key_value_heads=2, tie_word_embeddings=False),
+        Qwen2Config(**TINY, vocab_size=301, num_key_value_heads=1, tie_word_embeddings=True),
+        Qwen3Config(**TINY, vocab_size=302, num_key_value_heads=2, head_dim=32, tie_word_embeddings=False),
+    ],
+    ids=["tied", "grouped", "biases", "wide-heads"],
+)
+def test_parameters_are_those_of_the_built_model(config) -> None:
+    model = AutoModelForCausalLM.from_config(config)
+    shape = ModelShape.of(config)
+    assert shape.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert shape.num_backbone == sum(parameter.numel() for parameter in model.base_model.parameters())
+    assert shape.query_width == model.base_model.layers[0].self_attn.q_proj.out_features
+    assert shape.key_width == model.base_model.layers[0].self_attn.k_proj.out_features
+
+
+def test_the_keys_and_values_of_a_token_are_those_that_transformers_caches() -> None:
+    config = LlamaConfig(**TINY, vocab_size=300, num_key_value_heads=2)
+    model = AutoModelForCausalLM.from_config(config)
+    cache = model(torch.arange(7)[None], use_cache=True).past_key_values
+    cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
+    assert kv_bytes_per_token(ModelShape.of(config), GeneratorConfig(dtype="float32")) * 7 == cached
+
+
+def test_the_cache_of_an_engine_on_a_gpu_is_what_utilization_leaves_beside_its_share_of_the_weights() -> None:
+    shape = ModelShape.of(LlamaConfig(**TINY, vocab_size=300))
+    engine = GeneratorConfig(device="cuda", dtype="bfloat16", tensor_parallel_size=2, gpu_memory_utilization=0.5)
+    estimate = generator(shape, engine, gpu_bytes=1 << 30)
+    assert estimate.parts["weights"] == shape.num_parameters
+    assert estimate.parts["KV cache"] == (1 << 29) - shape.num_parameters
+
+
+MEASURED = {"hidden_size": 256, "num_layers": 4, "intermediate_size": 1024, "tie_word_embeddings": False}
+VOCAB = 8192
+_CHILD = """
+import json, sys, threading, time
+import numpy as np, psutil, torch
+from learner.config import NewModelConfig, PPOConfig
+from learner.models import new_causal_lm
+from learner.ppo import PPOLearner
+from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
+from problems.identity import TrajectoryId, WeightsVersion
+torch.set_num_threads(1)
+model, settings, vocab = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+rng = np.random.default_rng(0)
+def trajectory(group, index):
+    turn = Turn(rng.integers(5, vocab, 28, dtype=np.int32), rng.integers(5, vocab, 100, dtype=np.int32),
+        np.ones(100, np.bool_), -rng.random(100, dtype=np.float32), (VersionSpan(WeightsVersion(0, 0), 0, 100),),
+        FinishReason.STOP)
+    identity = TrajectoryId("run", "ppo", 0, f"p{group}", index)
+    return Trajectory(identity, group, (turn,), events=(RewardEvent("t", float(rng.random())),))
+groups = [[trajectory(g, i) for i in range(2)] for g in range(5)]
+before = psutil.Process().memory_info().rss
+learner = PPOLearner(new_causal_lm(NewModelConfig(**model), vocab_size=vocab, eos_token_id=0, pad_token_id=1, seed=0),
+    PPOConfig(**settings))
+learner.step(groups[:1])  # the moments are there after the first
+peak = [0]
+def watch():
+    while True:
+        peak[0] = max(peak[0], psutil.Process().memory_info().rss)
+        time.sleep(0.002)
+threading.Thread(target=watch, daemon=True).start()
+learner.step(groups)
+print(json.dumps(peak[0] - before))
+"""
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_the_trainers_estimate_is_within_a_quarter_of_the_measured_peak(checkpointing: bool) -> None:
+    settings = {
+        "row_tokens": 1280, "max_trajectory_tokens": 256, "minibatch_trajectories": 10, "epochs": 1,
+        "compute": {"activation_checkpointing": checkpointing},
+        "optimizer": {"learning_rate": 1e-6},
+    }  # fmt: skip
+    from learner.config import NewModelConfig
+    from learner.models import llama_config
+
+    arguments = [json.dumps(MEASURED), json.dumps(settings), str(VOCAB)]
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD, *arguments], capture_output=True, text=True, check=False, timeout=280
+    )
+    assert child.returncode == 0, child.stderr
+    measured = json.loads(child.stdout)
+    shape = ModelShape.of(llama_config(NewModelConfig.model_validate(MEASURED), vocab_size=VOCAB))
+    estimate = ppo_trainer(shape, PPOConfig.model_validate(settings))
+    estimated = estimate.total - estimate.parts["process"]
+    print(size(measured), size(estimated), {name: size(part) for name, part in estimate.parts.items()})
+    assert estimated == pytest.approx(measured, rel=0.25)
+
+
+def test_checkpointing_leaves_each_layers_input_and_one_layer() -> None:
+    shape = ModelShape.of(LlamaConfig(**TINY, vocab_size=300))
+    whole = activations(shape, 100, ComputeConfig())
+    light = activations(shape, 100, ComputeConfig(activation_checkpointing=True))
+    layer = 100 * 4 * (6 * 64 + 5 * 64 + 4 * 160)
+    assert whole == 4 * layer  # three, and one for the gradients on their way
+    assert light == 2 * layer + 3 * 100 * 64 * 4
+
+
+def test_logits_are_bounded_by_the_chunk_and_not_by_the_row() -> None:
+    shape = ModelShape.of(LlamaConfig(**TINY, vocab_size=300))
+    few, many, more = (logits_chunk(shape, tokens) for tokens in (10, 100_000, 200_000))
+    assert few < many == more
+
+
+# --- bundles
+
+
+GPU_NODE = Node("gpu-1", {"CPU": 8.0, "GPU": 4.0}, {"CPU": 8.0, "GPU": 4.0})
+
+
+def test_a_split_engine_is_not_spread_over_two_nodes() -> None:
+    two = [Node(name, {"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 2.0}) for name in ("a", "b")]
+    (placed,) = place([Bundle("generator-0", {"CPU": 1.0, "GPU": 4.0})], two)
+    assert placed.node is None
+    assert placed.reason == "asks 4 of resource 'GPU' on one node and the largest node has 2"
+    assert place([Bundle("generator-0", {"CPU": 1.0, "GPU": 4.0})], [*two, GPU_NODE])[0].node == "gpu-1"
+
+
+def test_a_resource_that_no_node_has_is_named() -> None:
+    (placed,) = place([Bundle("executor-0", {"sandbox": 1.0})], [GPU_NODE])
+    assert shortfall([placed]) == "executor-0 asks 1 of resource 'sandbox' and the cluster has 0"
+
+
+def test_who_holds_what_is_missing_is_said_this_runs_own_actors_included() -> None:
+    users = {"GPU": [("VllmActor of job 02000000", 2.0)]}
+    node = Node("gpu-1", {"CPU": 8.0, "GPU": 4.0}, {"CPU": 7.0, "GPU": 1.0}, users)
+    bundles = [Bundle(f"generator-{i}", {"CPU": 1.0, "GPU": 1.0}) for i in range(2)]
+    first, second = place(bundles, [node])
+    assert first.node == "gpu-1"
+    assert second.reason == (
+        "asks 1 of resource 'GPU'; gpu-1 has 0 of 4 free "
+        "(held: VllmActor of job 02000000 2, others 1, this run's other actors 1)"
+    )
+
+
+def test_two_resources_that_lie_on_different_nodes_are_no_place() -> None:
+    nodes = [Node("a", {"GPU": 1.0, "CPU": 0.0}, {"GPU": 1.0, "CPU": 0.0}), Node("b", {"CPU": 4.0}, {"CPU": 4.0})]
+    (placed,) = place([Bundle("generator-0", {"CPU": 1.0, "GPU": 1.0})], nodes)
+    assert placed.reason == "asks CPU 1, GPU 1 on one node: a has CPU 0, GPU 1 free; b has CPU 4, GPU 0 free"
+
+
+def test_small_bundles_leave_the_gpu_node_to_those_that_need_it() -> None:
+    nodes = [GPU_NODE, Node("cpu", {"CPU": 2.0}, {"CPU": 2.0})]
+    bundles = [Bundle("trainer", {"CPU": 1.0}), Bundle("generator-0", {"CPU": 8.0, "GPU": 1.0})]
+    assert [placed.node for placed in place(bundles, nodes)] == ["cpu", "gpu-1"]
+
+
+# --- the whole
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_can_be_planned(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(load_recipe(path))
+    print_plan(plan, Console(width=200))
+    text = capsys.readouterr().out
+    assert "the config is sound" in text
+    assert all(placed.bundle.who in text for placed in plan.places)
+    assert {estimate.who for estimate in plan.estimates} >= {"executor"}
+
+
+def test_a_gpu_recipe_is_sound_here_and_the_missing_gpu_is_named() -> None:
+    config = load_recipe(RECIPES / "gpu.yaml", ["ray.address=null"])
+    plan = make_plan(config)
+    if torch.cuda.device_count() < 4:
+        assert any("generator-0 asks 2 of resource 'GPU'" in text for text in plan.missing)
+    assert any("/shared/data/mbpp.jsonl" in text for text in plan.missing) or Path("/shared/data/mbpp.jsonl").exists()
+
+
+def test_a_shared_gpu_is_one_bundle_and_synchronous() -> None:
+    changes = [
+        "placement={kind: colocated}", "generators.count=1", "generators.engine.tensor_parallel_size=1",
+        "stages.ppo.max_staleness=0",
+    ]  # fmt: skip
+    config = load_recipe(RECIPES / "gpu.yaml", changes)
+    assert isinstance(config.placement, Colocated)
+    assert [bundle.resources.get("GPU") for bundle in bundles_of(config)][:2] == [1.0, None]
+    with pytest.raises(ConfigError, match=r"is synchronous: stages\.ppo\.max_staleness must be 0"):
+        load_recipe(RECIPES / "gpu.yaml", [*changes, "stages.ppo.max_staleness=1"])
+    with pytest.raises(ConfigError, match="placement colocated is one GPU"):
+        load_recipe(RECIPES / "gpu.yaml", [*changes, "generators.count=2"])
+
+
+def test_the_planned_config_is_the_one_that_runs() -> None:
+    config = load_recipe(RECIPES / "quickstart.yaml")
+    assert isinstance(config, RunConfig)
+    who = [bundle.who for bundle in bundles_of(config)]
+    assert who == ["trainer", "generator-0", "generator-1", "executor-0"]
