@@ -97,7 +97,7 @@ def missing_inputs(stages: Sequence[Stage]) -> list[str]:
     """Problem files that cannot be read here, one sentence each; the synthetic family is parsed, not drawn."""
     missing: list[str] = []
     for stage in stages:
-        for source in stage.problems:
+        for source in getattr(stage, "problems", ()):
             kind, _, fields = source.spec.partition(":")
             try:
                 parse_synthetic(fields) if kind == "synthetic" else load_problems(source.spec)
