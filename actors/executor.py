@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from problems.problem import FunctionSuite, Limits
+from problems.problem import Limits
 from sandbox import open_executor
 from sandbox.config import SandboxConfig
-from sandbox.verdict import Executor, Program, Verdict
+from sandbox.verdict import Executor, Program, Suite, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Execution:
     """One program to run. ``stop_at_first_failure``: False where the reward is the share of cases that pass."""
 
     program: Program
-    suite: FunctionSuite
+    suite: Suite
     limits: Limits
     stop_at_first_failure: bool
 

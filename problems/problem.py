@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from problems.java import JavaSuite
 
 
 class Use(StrEnum):
@@ -101,7 +104,7 @@ class Problem:
     language: str
     prompt: str
     completion_style: CompletionStyle
-    suites: dict[str, FunctionSuite]
+    suites: Mapping[str, FunctionSuite | JavaSuite]
     references: tuple[str, ...] = ()
     reference_completions: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)

@@ -11,9 +11,11 @@ from sandbox.config import Backend, SandboxConfig
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError, SlotDiedError
 from sandbox.interpreter import this_interpreter
-from sandbox.languages import PYTHON, Language, language_of
+from sandbox.java.pool import JavaPool
+from sandbox.languages import JAVA, PYTHON, Language, language_of
 from sandbox.polyglot import Polyglot
 from sandbox.pool import SlotPool
+from sandbox.slot import Slot
 from sandbox.verdict import Executor
 
 
@@ -43,6 +45,12 @@ async def _open_pool(config: SandboxConfig, name: str) -> SlotPool:
     return pool
 
 
+def _pool(config: SandboxConfig, make_slot: Callable[[], Slot], language: Language | None) -> SlotPool:
+    if language is JAVA:
+        return JavaPool(config, make_slot)
+    return SlotPool(config, make_slot, language)
+
+
 def _definition(name: str) -> Language | None:
     """None for Python, whose slots need no root."""
     return None if name == PYTHON else language_of(name)
@@ -65,7 +73,7 @@ def _docker_pool(config: SandboxConfig, language: Language | None) -> SlotPool |
         return None
     sweep(client)
     python = this_interpreter().executable_in_root if language is None else roots.PYTHON
-    return SlotPool(config, lambda: DockerSlot(config, client, image, python), language)
+    return _pool(config, lambda: DockerSlot(config, client, image, python), language)
 
 
 async def open_embedded(
@@ -74,7 +82,7 @@ async def open_embedded(
     """Started slots of a language without an engine. Raises as ``open_executor`` does."""
     language = _definition(name)
     root = roots.find_root(language) if language else None
-    pool = SlotPool(config, lambda: slot_type(config, root), language)
+    pool = _pool(config, lambda: slot_type(config, root), language)
     try:
         await pool.start()
     except SlotDiedError as error:

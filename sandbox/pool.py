@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from problems.java import JavaSuite
 from problems.problem import Limits
 from problems.stdio import StdioSuite
 from sandbox import canary
@@ -35,7 +36,7 @@ _PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing c
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
+class Work:
     """One run in a slot: what the judge reads, and how what comes of it is read."""
 
     job: bytes
@@ -89,10 +90,12 @@ class SlotPool:
             return await self._run_foreign(self._language, program, suite, limits, stop=stop_at_first_failure)
         if isinstance(suite, StdioSuite):
             jobs = [script_job_of(program, suite, case, limits) for case in suite.cases]
-            works = [_Work(job, 1, limits, script_verdict_of, Kind.SCRIPT) for job in jobs]
+            works = [Work(job, 1, limits, script_verdict_of, Kind.SCRIPT) for job in jobs]
             return await self._run_cases(suite, works, stop=stop_at_first_failure)
+        if isinstance(suite, JavaSuite):
+            raise ValueError(f"a suite of tests in Java cannot judge a program in {program.language}")
         job = job_of(program, suite, limits, stop=stop_at_first_failure)
-        return await self._run_work(_Work(job, len(suite.cases), limits, partial(verdict_of, len(suite.cases))))
+        return await self.run_work(Work(job, len(suite.cases), limits, partial(verdict_of, len(suite.cases))))
 
     async def _run_foreign(
         self, language: Language, program: Program, suite: Suite, limits: Limits, *, stop: bool
@@ -107,7 +110,7 @@ class SlotPool:
         limits = replace(limits, num_processes=limits.num_processes + language.num_threads)
         space = address_space_of(language, limits)
         jobs = [execute_job(step, suite, case, limits) for case in suite.cases]
-        works = [_Work(job, 1, limits, script_verdict_of, Kind.EXECUTE, space) for job in jobs]
+        works = [Work(job, 1, limits, script_verdict_of, Kind.EXECUTE, space) for job in jobs]
         return await self._run_cases(suite, works, stop=stop)
 
     async def _compile(self, language: Language, program: Program, limits: Limits, num_cases: int) -> Verdict:
@@ -117,13 +120,13 @@ class SlotPool:
         processes = raised.num_processes + language.num_threads
         raised = replace(raised, memory_bytes=memory_bytes, num_processes=processes)
         read = partial(compiled_of, language, num_cases)
-        return await self._run_work(_Work(compile_job(language, program), num_cases, raised, read, Kind.COMPILE, 0))
+        return await self.run_work(Work(compile_job(language, program), num_cases, raised, read, Kind.COMPILE, 0))
 
-    async def _run_cases(self, suite: StdioSuite, works: list[_Work], *, stop: bool) -> Verdict:
+    async def _run_cases(self, suite: StdioSuite, works: list[Work], *, stop: bool) -> Verdict:
         """One process after another, one for each case."""
         verdicts: list[Verdict] = []
         for work in works:
-            verdicts.append(await self._run_work(work))
+            verdicts.append(await self.run_work(work))
             outcome = verdicts[-1].outcome
             if outcome in (Outcome.COMPILE_ERROR, Outcome.INFRASTRUCTURE_ERROR):
                 break  # the other cases would say the same
@@ -131,7 +134,8 @@ class SlotPool:
                 break
         return merged(suite, verdicts)
 
-    async def _run_work(self, work: _Work) -> Verdict:
+    async def run_work(self, work: Work) -> Verdict:
+        """Runs it in a slot; again where that is starved, or dies. Never raises for what is run."""
         try:
             verdict, end = await self._run_twice_if_slot_dies(work)
             if end is End.STARVED:
@@ -161,7 +165,7 @@ class SlotPool:
                 "raise memory_bytes of the sandbox settings"
             )
 
-    async def _run_twice_if_slot_dies(self, work: _Work) -> tuple[Verdict, End]:
+    async def _run_twice_if_slot_dies(self, work: Work) -> tuple[Verdict, End]:
         """A program under which two slots die, while a fresh one still holds the canary, has ended them itself."""
         for _ in range(2):
             try:
@@ -174,7 +178,7 @@ class SlotPool:
         verdict = Verdict(Outcome.RUNTIME_ERROR, work.num_cases, signs=("slot-died",), detail="two slots died")
         return verdict, End.JUDGED
 
-    async def _run_once(self, work: _Work) -> tuple[Verdict, End]:
+    async def _run_once(self, work: Work) -> tuple[Verdict, End]:
         slot = await self._take()
         try:
             order = order_of(
@@ -198,7 +202,7 @@ class SlotPool:
             slot.is_odd = True
             self._release(slot)
 
-    def _verdict(self, slot: Slot, work: _Work, result: Result, report: bytes) -> Verdict:
+    def _verdict(self, slot: Slot, work: Work, result: Result, report: bytes) -> Verdict:
         verdict = work.read(result, report, self._isolation.get(slot))
         # Where more went wrong than a program can be expected to do, the next one gets a fresh slot.
         is_ours = verdict.outcome is Outcome.INFRASTRUCTURE_ERROR and bool(slot.last_words())

@@ -17,11 +17,12 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from sandbox.errors import ImageMissingError, SandboxError
 from sandbox.languages.definition import Language
+from sandbox.resident import lockdown
 
 PYTHON = "/usr/bin/python3"
 """The interpreter of the resident server in each root."""
@@ -156,9 +157,14 @@ def _finish(language: Language, root: Path) -> None:
     for folder in ("dev", "proc", "sys", "tmp", "etc"):
         (root / folder).mkdir(exist_ok=True)
     (root / "etc" / "passwd").write_text(_PASSWD)
+    for place, content in language.files().items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_bytes(content)
     _take_privileges(root)
     for words in (_COMPILE_LIBRARY, *language.finish):
         _run_in(root, words)
+    for words in language.finish_inside:
+        _run_inside(root, words, language.environment)
 
 
 def _remove(path: Path) -> None:
@@ -192,6 +198,33 @@ def _run_in(root: Path, words: tuple[str, ...]) -> None:
         rest += glob.glob(word) if "*" in word else [word]
     environment = {"PYTHONHOME": f"{root}/usr", "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
     command = [loader, "--library-path", ":".join(libraries), f"{root}{words[0]}", *rest]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    _run_to_end(root, words[0], command, environment)
+
+
+def _run_inside(root: Path, words: tuple[str, ...], environment: dict[str, str]) -> None:
+    """Runs a program with the root as its own; an ordinary user's needs a user namespace, or is left out."""
+
+    def enter() -> None:
+        if os.geteuid() != 0:
+            lockdown.unshare(lockdown.CLONE_NEWUSER)
+        os.chroot(root)
+        os.chdir("/")
+
+    with contextlib.suppress(subprocess.SubprocessError):  # what ``enter`` raises arrives as this
+        _run_to_end(root, words[0], list(words), environment, enter)
+
+
+def _run_to_end(
+    root: Path, name: str, command: list[str], environment: dict[str, str], enter: Callable[[], None] | None = None
+) -> None:
+    done = subprocess.run(
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=enter,
+    )
     if done.returncode != 0:
-        raise SandboxError(f"{words[0]} failed in the root {root.name}: {(done.stderr or done.stdout)[-_TAIL:]}")
+        raise SandboxError(f"{name} failed in the root {root.name}: {(done.stderr or done.stdout)[-_TAIL:]}")

@@ -12,8 +12,9 @@ from sandbox.resident.protocol import LENGTH
 # In the order of their imports of each other.
 SERVER = (
     "wire", "seccomp", "lockdown", "accounts", "protocol", "cleaning", "proxies", "checkers", "foreign", "script",
-    "judge", "candidate", "server",
+    "judge", "candidate", "pair", "server",
 )  # fmt: skip
+COMPILER = ("wire", "seccomp", "lockdown", "accounts", "protocol", "compiler")
 JAIL = ("seccomp", "lockdown", "jail")
 _PACKAGE = "resident"
 
@@ -52,7 +53,7 @@ def _source(name: str) -> str:
 
 
 def bundle(modules: tuple[str, ...], settings: dict[str, Any]) -> bytes:
-    """What the start-up code reads: SERVER or JAIL, and the settings for the ``main`` of the last module."""
+    """What the start-up code reads: SERVER, COMPILER or JAIL, and the settings for the ``main`` of the last module."""
     sources = [(name, _source(name)) for name in modules]
     payload = json.dumps({"modules": sources, "settings": settings}).encode()
     return LENGTH.pack(len(payload)) + payload

@@ -49,6 +49,7 @@ class Slot(abc.ABC):
         self.num_runs = 0
         self.is_odd = False
         """Something happened here that should not: to be replaced before the next run."""
+        self._modules, self._added_settings = shipping.SERVER, dict[str, Any]()
         self._connection: Connection | None = None
         self.hello: Hello | None = None
 
@@ -71,6 +72,10 @@ class Slot(abc.ABC):
     @abc.abstractmethod
     def settings(self) -> dict[str, Any]:
         """The server's settings, but for those common to all."""
+
+    def ship(self, modules: tuple[str, ...], settings: dict[str, Any]) -> None:
+        """Before the start: which server is sent in, and settings of its own."""
+        self._modules, self._added_settings = modules, settings
 
     @property
     def has_ended(self) -> bool:
@@ -101,8 +106,9 @@ class Slot(abc.ABC):
             "first_uid": _FIRST_UID + random.randrange(_NUM_UID_RANGES) * _UIDS_PER_SLOT,
             "judge_memory_bytes": self.config.judge_memory_bytes,
             **self.settings(),
+            **self._added_settings,
         }
-        connection.writer.write(self.preamble() + shipping.bundle(shipping.SERVER, settings))
+        connection.writer.write(self.preamble() + shipping.bundle(self._modules, settings))
         await connection.writer.drain()
         (size,) = LENGTH.unpack(await connection.reader.readexactly(LENGTH.size))
         self.hello = Hello(**json.loads(await connection.reader.readexactly(size)))

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from problems.java import JavaSuite
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioSuite
 
-Suite = FunctionSuite | StdioSuite
+Suite = FunctionSuite | StdioSuite | JavaSuite
 
 
 class Outcome(StrEnum):
@@ -63,12 +64,23 @@ class CaseResult:
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """A compiler's message. Line and column (bytes) count from 1; 0 where the compiler gives none."""
+    """A compiler's message.
+
+    Attributes:
+        kind: the compiler's own code, such as ``compiler.err.cant.resolve.location``, or the name of an exception.
+        message: for people.
+        line, column: of ``position``, from 1, columns in bytes; 0 where the compiler gives none.
+        start, end: the bytes of the program that it speaks of, from 0, ``end`` exclusive; -1 where not known.
+        position: the byte that it points to; -1 where not known.
+    """
 
     kind: str
     message: str
     line: int = 0
     column: int = 0
+    start: int = -1
+    end: int = -1
+    position: int = -1
 
 
 @dataclass(frozen=True, slots=True)

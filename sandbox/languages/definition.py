@@ -46,7 +46,10 @@ class Language:
         compile_floor: what the compiler itself needs; a compile step has the run's limits, but no less than this.
         dropped: patterns of files of the root that no program needs.
         links: place -> target of links that packages' own scripts would have made.
+        files: place -> content of files of ours that are put into the root.
         finish: commands to run in the finished root, by its own loader: each a path in the root and its words.
+        finish_inside: commands that are run after those with the root as their own, and the run's environment. They
+            make programs start faster, and are left out where nobody may do that (see ``roots.py``).
     """
 
     name: str
@@ -65,12 +68,16 @@ class Language:
     compile_floor: Limits = field(default_factory=Limits)
     dropped: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict[str, str])
+    files: Callable[[], dict[str, bytes]] = dict[str, bytes]
     finish: tuple[tuple[str, ...], ...] = ()
+    finish_inside: tuple[tuple[str, ...], ...] = ()
 
     @property
     def definition_hash(self) -> str:
         """Of all that decides what is in the root."""
-        parts = (_ROOT_RECIPE, platform.machine(), self.packages, self.dropped, sorted(self.links.items()), self.finish)
+        files = sorted((place, hashlib.sha256(content).hexdigest()) for place, content in self.files().items())
+        made = (self.packages, self.dropped, sorted(self.links.items()), files, self.finish, self.finish_inside)
+        parts = (_ROOT_RECIPE, platform.machine(), *made)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
     def name_of(self, source: bytes) -> str:

@@ -6,6 +6,7 @@ import platform
 import re
 
 from problems.problem import Limits
+from sandbox.java.machine import archive_commands, image_commands, sources
 from sandbox.languages.definition import Files, Language, by_pattern
 
 HOME = f"/usr/lib/jvm/java-17-openjdk-{ {'aarch64': 'arm64'}.get(platform.machine(), 'amd64') }"
@@ -15,6 +16,7 @@ VIRTUAL_MACHINE = (
     "-XX:-UseContainerSupport", "-XX:ReservedCodeCacheSize=64m", "-XX:CompressedClassSpaceSize=64m",
     "-XX:+ExitOnOutOfMemoryError", "-Xss2m", "-Xms16m",
 )  # fmt: skip
+JAVA_PROGRAM = f"{HOME}/bin/java"
 ENVIRONMENT = {"LD_LIBRARY_PATH": f"{HOME}/lib:{HOME}/lib/server"}
 
 _NOT_CODE = re.compile(rb'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
@@ -66,5 +68,7 @@ JAVA = Language(
         "usr/lib/jvm/*/jmods", "usr/lib/jvm/*/man", "usr/lib/jvm/*/lib/ct.sym", "usr/lib/jvm/*/lib/src.zip",
         "usr/share/fonts", "usr/share/X11", "usr/lib/*/libLLVM*", "usr/share/ca-certificates",
     ),
-    finish=((f"{HOME}/bin/java", "-Xshare:dump"),),
+    files=sources,
+    finish=((JAVA_PROGRAM, "-Xshare:dump"), *archive_commands(HOME)),
+    finish_inside=image_commands(JAVA_PROGRAM),
 )  # fmt: skip

@@ -26,6 +26,7 @@ class Kind(IntEnum):
     SCRIPT = 1  # Python: the candidate's standard streams go to the judge
     COMPILE = 2  # the candidate becomes a compiler; what it makes is the report
     EXECUTE = 3  # the candidate becomes the program; its standard streams go to the judge
+    PAIR = 4  # judge and candidate become programs of the root, whose words the slot was made with
 
     @property
     def has_streams(self) -> bool:
@@ -34,7 +35,7 @@ class Kind(IntEnum):
     @property
     def becomes_another(self) -> bool:
         """True if the candidate's process starts programs of the root."""
-        return self in (Kind.COMPILE, Kind.EXECUTE)
+        return self in (Kind.COMPILE, Kind.EXECUTE, Kind.PAIR)
 
 
 _ORDER = struct.Struct("!QdddQQQQIIB")

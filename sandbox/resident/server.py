@@ -24,7 +24,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import accounts, candidate, judge, lockdown
+from . import accounts, candidate, judge, lockdown, pair
 from .cleaning import Spent, Sweeper
 from .protocol import LENGTH, ORDER_BYTES, End, Kind, Order, Result
 from .seccomp import Filter
@@ -57,7 +57,8 @@ PRELOADED = (
 
 class Server:
     """One slot. ``settings``: ``namespaces`` (or a uid a run), ``own_users`` (no root outside), ``first_uid``,
-    ``judge_memory_bytes``, ``hard_memory`` (a control group bounds the slot's memory)."""
+    ``judge_memory_bytes``, ``hard_memory`` (a control group bounds the slot's memory), and in some languages
+    ``pair``: what judge and candidate become in runs of that kind (see ``pair.py``)."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.namespaces: bool = settings["namespaces"]
@@ -65,6 +66,7 @@ class Server:
         self.hard_memory: bool = settings["hard_memory"]
         self.first_uid: int = settings["first_uid"]
         self.judge_memory: int = settings["judge_memory_bytes"]
+        self.pair: dict[str, Any] = settings.get("pair", {})
         self.filter, self.executing_filter = Filter(), Filter(executes=True)
         self.orders = fcntl.fcntl(0, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
         self.results = fcntl.fcntl(1, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
@@ -180,7 +182,10 @@ class Run:
         stdin, stdout = (streams[0], streams[3]) if streams else (server.null, prints)
         # Made here, since the filter lets no candidate make one: a program cannot be run from the scratch folder.
         images = (os.memfd_create("program"),) if self._kind is Kind.EXECUTE else ()
-        lockdown.keep_descriptors(stdin, stdout, prints, channel, *images)
+        if self._kind is Kind.PAIR:
+            lockdown.keep_descriptors(channel, prints, prints)
+        else:
+            lockdown.keep_descriptors(stdin, stdout, prints, channel, *images)
         os.setsid()
         cpu_s = int(order.cpu_s) + 2  # a backstop; the exact limit is kept by the server
         address_space = order.address_space_bytes and order.address_space_bytes + server.mapped_bytes
@@ -195,18 +200,28 @@ class Run:
             lockdown.become(uid)
         os.chdir(scratch)
         lockdown.seal(server.executing_filter if becomes_another else server.filter)
+        if self._kind is Kind.PAIR:
+            pair.become_candidate(server.pair, order.memory_bytes)
         candidate.run(3)
 
     def _be_judge(self, channel: int, report: int, streams: tuple[int, ...]) -> None:
         server, order = self._server, self._order
         ends = (streams[1], streams[2]) if streams else ()
-        lockdown.keep_descriptors(server.orders, server.null, server.null, channel, report, *ends)
-        memory = server.judge_memory + server.mapped_bytes
+        is_pair = self._kind is Kind.PAIR
+        if is_pair:
+            job = pair.job_file(server.orders, order.job_bytes)
+            lockdown.keep_descriptors(channel, report, job)
+        else:
+            lockdown.keep_descriptors(server.orders, server.null, server.null, channel, report, *ends)
+        memory = 0 if is_pair else server.judge_memory + server.mapped_bytes
         lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
         if server.own_users:
             lockdown.drop_capabilities()
         else:
             lockdown.become(server.judge_uid)
+        if is_pair:
+            lockdown.seal(server.executing_filter)
+            pair.become_judge(server.pair)
         lockdown.seal(server.filter)
         judge.run(0, order.job_bytes, 3, 4, (5, 6) if streams else None)
 
