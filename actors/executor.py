@@ -13,21 +13,32 @@ from sandbox.verdict import Executor, Program, Suite, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One program to run. ``stop_at_first_failure``: False where the reward is the share of cases that pass."""
+    """One program to run.
+
+    Attributes:
+        program, suite, limits: see sandbox.verdict.Executor.
+        stop_at_first_failure: False where the reward is the share of cases that pass.
+        problem_id: of the problem that the program answers.
+    """
 
     program: Program
     suite: Suite
     limits: Limits
     stop_at_first_failure: bool
+    problem_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """A verdict, and when the executor had the program (seconds since the epoch, queueing in it included)."""
+    """A verdict, and when the executor had the program (seconds since the epoch, queueing in it included).
+
+    ``set_aside``: it was not run, since its problem's programs had killed too many executors.
+    """
 
     verdict: Verdict
     start: float
     end: float
+    set_aside: bool = False
 
 
 class ExecutorWorker:
@@ -49,6 +60,9 @@ class ExecutorWorker:
             work.program, work.suite, work.limits, stop_at_first_failure=work.stop_at_first_failure
         )
         return Executed(verdict, start, time.time())
+
+    async def check_health(self) -> None:
+        """Answers while the worker can take work."""
 
     async def close(self) -> None:
         """Ends the sandbox's containers and processes."""

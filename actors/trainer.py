@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed
 
+from actors.lines import append_line
 from actors.weights import ShmSender
 from learner.config import NewModelConfig, PPOConfig, SFTConfig
 from learner.models import load_causal_lm, load_tokenizer, new_causal_lm
+from learner.parallel import SINGLE, Ranks
 from learner.ppo import PPOLearner
 from learner.sft import SFTProgress, SFTTrainer, sft_example
 from learner.trajectory import Trajectory
@@ -26,15 +31,13 @@ class StepReport:
     """What one learner step did, in plain values.
 
     Attributes:
+        version: of the weights that the step made.
         metrics: under the names of docs/metrics.md.
-        trained: identities (as text) that made the update.
-        dropped: identity -> reason.
         start, end: seconds since the epoch.
     """
 
+    version: WeightsVersion
     metrics: dict[str, float]
-    trained: tuple[str, ...]
-    dropped: dict[str, str]
     start: float
     end: float
 
@@ -46,20 +49,51 @@ class TrainerWorker:
         config: the learner's settings.
         run: name of the run; a part of the published folder's name.
         threads: of torch.
+        rank: of this process among the learner's. Each rank is given the same calls in the same order; the first one
+            answers, publishes and writes.
     """
 
-    def __init__(self, config: PPOConfig, run: str, threads: int) -> None:
+    def __init__(self, config: PPOConfig, run: str, threads: int, rank: int = 0) -> None:
         torch.set_num_threads(threads)
         self._config = config
-        self._sender = ShmSender(run)
+        self._is_first = rank == 0
+        self._rank = rank
+        self._ranks = SINGLE
+        self._sender = ShmSender(run) if self._is_first else None
         self._learner: PPOLearner | None = None
         self._tokenizer: Any = None
+        self._lineage = 0
+        self._records = Path()
 
-    def start(self, policy: str, checkpoint: str | None) -> None:
-        """Loads the initial policy (also the reference), then the checkpoint's state over it if there is one."""
+    def meeting_place(self) -> str:
+        """Where the ranks find each other: an address of the first one's node with a port that is free now."""
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return f"tcp://{_own_address()}:{probe.getsockname()[1]}"
+
+    def join(self, place: str, count: int, timeout_s: float) -> None:
+        """Meets the other ranks; returns when all are there."""
+        torch.distributed.init_process_group(
+            "gloo", init_method=place, rank=self._rank, world_size=count, timeout=timedelta(seconds=timeout_s)
+        )
+        self._ranks = Ranks.joined()
+
+    def ping(self) -> None:
+        """Answers while the process lives, whatever else it does."""
+
+    def start(self, policy: str, checkpoint: str | None, lineage: int, records: str) -> None:
+        """Loads the initial policy (also the reference), then the checkpoint's state over it if there is one.
+
+        Args:
+            policy: a Hugging Face folder.
+            checkpoint: what ``save`` wrote, or None.
+            lineage: of all weights that this object makes.
+            records: file that each step is written to before it is reported: what it trained and what it dropped.
+        """
+        self._lineage, self._records = lineage, Path(records)
         model = load_causal_lm(policy)
         self._tokenizer = load_tokenizer(policy, model)
-        self._learner = PPOLearner(model, self._config)
+        self._learner = PPOLearner(model, self._config, ranks=self._ranks)
         if checkpoint is not None:
             self._learner.load(checkpoint)
 
@@ -72,16 +106,28 @@ class TrainerWorker:
         start = time.time()
         result = self._started.step(groups)
         dropped = {str(outcome.id): outcome.drop_reason or "" for outcome in result.outcomes if not outcome.kept}
-        trained = tuple(str(identity) for identity in result.trained_ids)
-        return StepReport(result.metrics, trained, dropped, start, time.time())
+        trained = [str(identity) for identity in result.trained_ids]
+        if self._is_first:
+            append_line(self._records, {"version": str(self.version), "trained": trained, "dropped": dropped})
+        return StepReport(self.version, result.metrics, start, time.time())
+
+    @property
+    def version(self) -> WeightsVersion:
+        """Of the weights as they are now."""
+        return WeightsVersion(self._lineage, self._started.num_steps)
 
     def publish(self, version: WeightsVersion) -> dict[str, str]:
-        """Publishes the policy's weights as ``version`` and returns the ticket."""
-        return self._sender.publish(version, self._started.weights())
+        """Publishes the policy's weights as ``version`` and returns the ticket (of the first rank; others: empty)."""
+        if self._sender is not None:
+            return self._sender.publish(version, self._started.weights())
+        for _ in self._started.weights():  # gathering them takes all ranks
+            pass
+        return {}
 
-    def save(self, folder: str) -> None:
-        """Writes a checkpoint, complete or not at all."""
-        self._started.save(folder)
+    def save(self, checkpoints: str) -> WeightsVersion:
+        """Writes a checkpoint under the version's name, complete or not at all; returns the version."""
+        self._started.save(Path(checkpoints) / str(self.version))
+        return self.version
 
     def export(self, folder: str) -> None:
         """Writes the policy as a Hugging Face folder, tokenizer included."""
@@ -89,13 +135,24 @@ class TrainerWorker:
 
     def close(self) -> None:
         """Frees published weights."""
-        self._sender.close()
+        if self._sender is not None:
+            self._sender.close()
 
     @property
     def _started(self) -> PPOLearner:
         if self._learner is None:
             raise RuntimeError("the trainer has no model: start() comes first")
         return self._learner
+
+
+def _own_address() -> str:
+    """This node's address as others see it. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("10.255.255.255", 1))
+            return probe.getsockname()[0]
+        except OSError:
+            return "127.0.0.1"
 
 
 class FineTuner:

@@ -137,6 +137,43 @@ def report(
         typer.echo(write_report(run_folder))
 
 
+@app.command()
+def scale(
+    run_folder: Annotated[Path, typer.Argument(help="The folder of a run that is being driven.")],
+    generators: Annotated[int | None, typer.Option(help="How many generators there shall be.")] = None,
+    executors: Annotated[int | None, typer.Option(help="How many executors there shall be.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds that an autoscaler may take to add nodes.")] = 10.0,
+    debug: Debug = False,
+) -> None:
+    """Adds generators and executors to a running job, or lets some go; they finish or hand back what they hold."""
+    with _one_sentence(debug):
+        from cluster.control import ScaleRequest, ask
+
+        for name, count in (("generators", generators), ("executors", executors)):
+            if count is not None and count < 1:
+                raise ValueError(f"--{name} is {count}; a run needs at least one of them")
+        if generators is None and executors is None:
+            raise ValueError("say how many there shall be: --generators N, --executors M, or both")
+        typer.echo(ask(run_folder, ScaleRequest(generators=generators, executors=executors, wait_s=wait)))
+
+
+@app.command()
+def verify(
+    run_folder: Annotated[Path, typer.Argument(help="A run's folder.")],
+    debug: Debug = False,
+) -> None:
+    """Recomputes from a run's files whether anything was lost, repeated or too stale; exit code 1 if so."""
+    with _one_sentence(debug):
+        from cluster.verify import shown, verify_run
+
+        accounts = verify_run(run_folder)
+    for account in accounts:
+        typer.echo("\n".join(shown(account)))
+    if not accounts:
+        typer.echo("no stage of this run has trained on what it sampled yet")
+    raise typer.Exit(0 if all(account.is_sound for account in accounts) else 1)
+
+
 def _interrupt(*_: object) -> None:
     """SIGTERM is taken like Ctrl-C; where SIGINT is ignored, as under nohup or behind a script's ``&``, too."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

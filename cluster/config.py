@@ -56,6 +56,27 @@ class SamplingConfig(Settings):
     """Longer prompts are filtered out, and counted."""
 
 
+class SupervisionConfig(Settings):
+    """How actors are watched, replaced and let go."""
+
+    health_every_s: float = Field(default=5.0, gt=0)
+    """Seconds between health checks."""
+    health_timeout_s: float = Field(default=30.0, gt=0)
+    """An actor that has not answered its health check after so many seconds is killed and replaced."""
+    restart_delay_s: float = Field(default=1.0, ge=0)
+    """Seconds until a replacement that did not come up is tried again; doubled each time."""
+    max_restart_delay_s: float = Field(default=60.0, ge=0)
+    """Largest such delay."""
+    max_failed_starts: int = Field(default=3, ge=1)
+    """So many replacements in a row that do not come up end the run, if no other actor of the kind serves."""
+    leave_timeout_s: float = Field(default=60.0, ge=0)
+    """Seconds that an actor which leaves may finish what it holds; the rest is handed back and issued again."""
+    close_timeout_s: float = Field(default=10.0, gt=0)
+    """Seconds for an actor to end in order before it is killed."""
+    max_trainer_losses: int = Field(default=3, ge=1)
+    """So many losses of the trainer without a new checkpoint in between end the run."""
+
+
 class GeneratorsConfig(Settings):
     """The generators: vLLM engines in Ray actors."""
 
@@ -66,7 +87,16 @@ class GeneratorsConfig(Settings):
     start_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds until an engine that does not come up is an error."""
     push_timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds for each phase of a weight push; an engine that takes longer is named and set aside."""
+    """Seconds for a weight push into one engine; one that takes longer is named, killed and replaced."""
+    push_grace_s: float = Field(default=5.0, ge=0)
+    """Once one engine has new weights, the run waits so many seconds for the others. Who is late is set aside: what it
+    holds is issued again elsewhere, and it serves again when it has caught up."""
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What each reserves of the cluster, in Ray's terms."""
+        gpus = float(self.engine.tensor_parallel_size) if self.engine.device == "cuda" else 0.0
+        return {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
 
 
 class ExecutorsConfig(Settings):
@@ -78,6 +108,10 @@ class ExecutorsConfig(Settings):
     """Settings of each."""
     start_timeout_s: float = Field(default=180.0, gt=0)
     """Seconds until an executor that does not come up is an error."""
+    quarantine_after: int = Field(default=3, ge=1)
+    """Verdicts of ``infrastructure_error`` in a row after which an executor is taken out, and a new one started."""
+    set_aside_after: int = Field(default=3, ge=1)
+    """A problem whose programs were in flight when so many executors died is executed no more in this run."""
 
 
 class ScorersConfig(Settings):
@@ -200,6 +234,8 @@ class PPOStage(StageBase):
     """The learner's settings; its ``num_steps`` ends the stage."""
     threads: int = Field(default=1, ge=1)
     """Threads of the trainer."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes of the trainer; they share the work and the memory (FSDP2)."""
     checkpoint_every_steps: int = Field(default=10, ge=1)
     """Learner steps between checkpoints."""
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -324,6 +360,8 @@ class RunConfig(Settings):
     """The executors."""
     scorers: ScorersConfig = ScorersConfig()
     """The scorers, where a stage scores with a model."""
+    supervision: SupervisionConfig = SupervisionConfig()
+    """How actors are watched, replaced and let go."""
     ray: RayConfig = RayConfig()
     """The Ray cluster."""
     placement: Placement = Separated()
@@ -365,6 +403,11 @@ class RunConfig(Settings):
     @property
     def run_folder(self) -> Path:
         return self.folder / self.name
+
+    @property
+    def trainer_processes(self) -> int:
+        """Processes of the largest trainer; each reserves a CPU."""
+        return max([stage.ranks for stage in self.stages if isinstance(stage, PPOStage)], default=1)
 
 
 # Which kinds of stages make what a field names; a model where the field is not listed.

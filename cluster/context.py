@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.lines import append_line
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
 from cluster.config import STAGE_PREFIX, RunConfig, SamplingConfig
@@ -17,6 +20,7 @@ from cluster.panel import Panel
 from cluster.pools import ExecutorPool, GeneratorPool
 from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
+from cluster.scaling import Control
 from problems.identity import WeightsVersion
 from problems.prompting import PromptStyle, TokenBytes
 
@@ -41,10 +45,23 @@ class RunContext:
         self.folder = folder
         self.metrics = metrics
         self.panel = panel
-        self.generators = GeneratorPool(config.generators)
-        self.executors = ExecutorPool(config.executors)
+        self.generators = GeneratorPool(config.generators, config.supervision, self.report)
+        self.executors = ExecutorPool(config.executors, config.supervision, self.report)
         self._sender: ShmSender | None = None
         self._served_shape: Any = None
+
+    def report(self, who: str, what: str, why: str) -> None:
+        """Something happened to an actor or a problem: to the run's folder, and to who watches."""
+        append_line(self.folder.events, {"time": time.time(), "who": who, "what": what, "why": why}, sync=False)
+        if what != "serves":
+            self.panel.say(f"{who}: {what}" + (f": {why}" if why else ""))
+
+    async def watch(self) -> None:
+        """Supervises all actors of the pools and hears what people ask of the run. Ends only by an error."""
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self.generators.roster.watch())
+            loops.create_task(self.executors.roster.watch())
+            loops.create_task(Control(self).serve())
 
     def model_path(self, reference: str) -> Path:
         """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""

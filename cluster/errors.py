@@ -31,3 +31,17 @@ class ActorError(CrucibleError):
     """An actor failed or did not answer in time: the message names it."""
 
     exit_code = 5
+
+
+class LostActorError(ActorError):
+    """An actor was given up while it held work; whoever gave it the work issues it again elsewhere."""
+
+
+class ScaleError(CrucibleError):
+    """A running job cannot be scaled as asked; it goes on as it was."""
+
+    exit_code = 6
+
+
+class TrainerLostError(ActorError):
+    """A rank of the trainer died or hangs; all begin again at the last checkpoint, in a new lineage."""

@@ -52,6 +52,8 @@ SCHEMA = pa.schema(
     ]
 )
 
+_IDENTITY = ("run", "stage", "epoch", "problem_id", "sample_index", "attempt")
+
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
@@ -105,12 +107,27 @@ def write_journal(folder: Path, version: WeightsVersion, entries: Sequence[Journ
     ``version`` is that of the weights *before* the optimizer step that these trajectories are offered to.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{version.step:06d}.L{version.lineage}.parquet"
+    path = journal_path(folder, version)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     table = pa.Table.from_pylist([_row(entry) for entry in entries], schema=SCHEMA)
-    pq.write_table(table, aside, compression="zstd")
+    try:
+        pq.write_table(table, aside, compression="zstd")
+        _sync(aside)
+    except OSError:  # a full disk: what was written of it must not fill it further
+        aside.unlink(missing_ok=True)
+        raise
     aside.rename(path)
     return path
+
+
+def journal_path(folder: Path, version: WeightsVersion) -> Path:
+    """Where the trajectories lie that were offered to the step that began with ``version``."""
+    return folder / f"step-{version.step:06d}.L{version.lineage}.parquet"
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _trajectory(row: dict[str, Any]) -> Trajectory:
@@ -141,3 +158,27 @@ def read_journal(path: Path) -> list[JournalEntry]:
         JournalEntry(_trajectory(row), row["program"].encode(), row["outcome"], row["cpu_s"])
         for row in pq.read_table(path, schema=SCHEMA).to_pylist()
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class OfferedRow:
+    """What ``crucible verify`` needs of one journalled trajectory. ``place``: of its group in the problem stream."""
+
+    id: TrajectoryId
+    place: int
+    versions: tuple[WeightsVersion, ...]
+
+
+def read_offered(path: Path) -> list[OfferedRow]:
+    """Identity, place and weights of each row, without the tokens."""
+    # Not read_table: it knows no leaves of a list, and would read every token.
+    with pq.ParquetFile(path) as file:
+        table = file.read(columns=[*_IDENTITY, "group", "turns.list.element.spans"])
+    return [
+        OfferedRow(TrajectoryId(*(row[name] for name in _IDENTITY)), row["group"], _versions(row["turns"]))
+        for row in table.to_pylist()
+    ]
+
+
+def _versions(turns: Sequence[dict[str, Any]]) -> tuple[WeightsVersion, ...]:
+    return tuple(sorted({WeightsVersion(span["lineage"], span["step"]) for turn in turns for span in turn["spans"]}))

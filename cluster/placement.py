@@ -66,7 +66,8 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
     if shared:
         bundles.append(Bundle("trainer and generator-0 (one GPU)", {"CPU": 2.0, "GPU": 1.0}))
     elif any(stage.kind != "evaluate" for stage in config.stages):
-        bundles.append(Bundle("trainer", {"CPU": 1.0}))
+        ranks = config.trainer_processes
+        bundles += [Bundle("trainer" if ranks == 1 else f"trainer-{i}", {"CPU": 1.0}) for i in range(ranks)]
     if rollouts:
         if not shared:
             bundles += [Bundle(f"generator-{i}", generator_resources(config)) for i in range(config.generators.count)]
@@ -76,8 +77,7 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
 
 def generator_resources(config: RunConfig) -> dict[str, float]:
     """Of one engine: a processor for the actor, and all GPUs of its tensor parallelism."""
-    engine = config.generators.engine
-    return {"CPU": 1.0} | ({"GPU": float(engine.tensor_parallel_size)} if engine.device == "cuda" else {})
+    return config.generators.resources
 
 
 def place(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[Place]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actors.executor import Execution
+from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
 from actors.rewards import is_cut
 from actors.terms import Attempt, Failed, RewardTerm
@@ -108,14 +108,25 @@ class Rollout:
                 for start in range(0, len(asks), per_wave):
                     await asyncio.gather(*(scoring[-2] if len(scoring) > 1 else []))
                     wave = asks[start : start + per_wave]
-                    sampling = [tasks.create_task(self._sample(ask)) for ask in wave]
-                    sampled = await asyncio.gather(*sampling)
+                    sampled = await self._sample_wave(wave)
                     scoring.append([tasks.create_task(self._scored(*pair)) for pair in zip(wave, sampled, strict=True)])
                     for task in scoring[-1]:
                         task.add_done_callback(lambda _: on_done())
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from errors
         return [task.result() for wave in scoring for task in wave]
+
+    async def _sample_wave(self, wave: Sequence[Ask]) -> list[list[asyncio.Task[JournalEntry]]]:
+        """Samples the groups of a wave. If one fails, the scoring that the others have begun is given up too."""
+        sampling = [asyncio.create_task(self._sample(ask)) for ask in wave]
+        try:
+            return list(await asyncio.gather(*sampling))
+        except BaseException:
+            for task in sampling:
+                task.cancel()
+            ended = await asyncio.gather(*sampling, return_exceptions=True)
+            await _give_up([task for tasks in ended if not isinstance(tasks, BaseException) for task in tasks])
+            raise
 
     async def _sample(self, ask: Ask) -> list[asyncio.Task[JournalEntry]]:
         """Samples one group; each completion's execution begins the moment it is finished. Returns those tasks."""
@@ -168,24 +179,29 @@ class Rollout:
         extraction = extract_program(ask.problem, b"".join(pieces))
         attempt = Attempt(ask.problem, trajectory, extraction, ByteMap.build(pieces, extraction), None)
         if self._execute_cut or not is_cut(attempt):
-            attempt = replace(attempt, verdict=await self._execute(ask.problem, extraction.program))
+            executed = await self._execute(ask.problem, extraction.program)
+            attempt = replace(attempt, verdict=executed.verdict)
+            if executed.set_aside:
+                dropped = replace(trajectory, drop_reason="set_aside")
+                return JournalEntry(dropped, extraction.program, executed.verdict.outcome)
         trajectory = await self._rewarded(attempt)
         verdict = attempt.verdict
         return JournalEntry(
             trajectory, extraction.program, verdict.outcome if verdict else "cut", verdict.cpu_s if verdict else 0.0
         )
 
-    async def _execute(self, problem: Problem, source: bytes) -> Verdict:
+    async def _execute(self, problem: Problem, source: bytes) -> Executed:
         work = Execution(
             Program(problem.language, source),
             problem.suites[MAIN_SUITE],
             problem.limits,
             stop_at_first_failure=not self._terms,
+            problem_id=problem.id,
         )
         executed = await self._executors.run(work)
         if executed.end > executed.start:
             self._metrics.span(Span("executor", "execute", executed.start, executed.end))
-        return executed.verdict
+        return executed
 
     async def _rewarded(self, attempt: Attempt) -> Trajectory:
         """The trajectory with its events; with a reason to drop it where a term could not be computed."""

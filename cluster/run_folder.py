@@ -6,6 +6,8 @@ runs/NAME/
   lineages.jsonl           one line for each start of a stage: lineage, stage, time, process
   metrics.jsonl            one line for each measurement
   timeline.jsonl           spans: who did what from when to when
+  events.jsonl             actors that were lost, replaced, scaled; problems that were set aside
+  control/                 requests to a running driver, and its answers
   tensorboard/             the same metrics
   report.html
   stages/STAGE/
@@ -13,7 +15,8 @@ runs/NAME/
     model/                 a Hugging Face folder, where the stage makes a model
     checkpoints/           of the learner, where the stage trains
     trajectories/          the journal, Parquet
-    ledger.jsonl           what each optimizer step trained and dropped
+    ledger.jsonl           what the driver began, issued and completed
+    steps/                 what each optimizer step trained and dropped, one file a lineage, written by the trainer
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from typing import Any
 
 import yaml
 
+from actors.lines import append_line
 from cluster.errors import RunFolderError
 
 
@@ -42,14 +46,6 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.rename(path)
-
-
-def append_line(path: Path, record: dict[str, Any]) -> None:
-    """Appends one JSON line in a single write, and syncs: a kill leaves whole lines (and at most one torn last one)."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, separators=(",", ":")) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -121,6 +117,8 @@ class RunFolder:
         self.metrics = root / "metrics.jsonl"
         self.timeline = root / "timeline.jsonl"
         self.tensorboard = root / "tensorboard"
+        self.events = root / "events.jsonl"
+        self.control = root / "control"
         self.report = root / "report.html"
         self.lineages = root / "lineages.jsonl"
 
@@ -159,7 +157,8 @@ class RunFolder:
             lock.truncate(0)
             lock.write(f"{os.getpid()}\n")
             lock.flush()
-            for path in (self.metrics, self.timeline, *self.root.glob("stages/*/ledger.jsonl")):
+            ledgers = [*self.root.glob("stages/*/ledger.jsonl"), *self.root.glob("stages/*/steps/*.jsonl")]
+            for path in (self.metrics, self.timeline, self.events, *ledgers):
                 mend_torn_line(path)
             yield
 

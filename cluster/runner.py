@@ -15,7 +15,7 @@ from cluster.inputs import check_inputs, check_leakage
 from cluster.run_folder import Finished, RunFolder, digest
 
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
-_FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement"}
+_FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "supervision"}
 
 
 def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finished]:

@@ -105,7 +105,7 @@ def _check_answers(address: str) -> None:
 
 def start_actor(kind: type, *arguments: Any, **options: Any) -> Any:
     """Makes a Ray actor of a plain class. The handle is Any: its methods are made at run time."""
-    return ray.remote(kind).options(**options).remote(*arguments)
+    return ray.remote(**options)(kind).remote(*arguments)
 
 
 def end_actor(handle: Any) -> None:

@@ -11,95 +11,144 @@ from pathlib import Path
 from typing import Any
 
 from actors.rewards import build_terms
-from actors.trainer import StepReport, TrainerWorker
+from actors.trainer import StepReport
+from cluster.background import background
 from cluster.config import PPOStage
 from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
-from cluster.errors import ConfigError
+from cluster.errors import ActorError, ConfigError, TrainerLostError
 from cluster.inputs import problems_of
 from cluster.journal import write_journal
-from cluster.ledger import Ledger
+from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span
-from cluster.pools import within
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
-from cluster.session import end_actor, start_actor
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stream import Draw, ProblemStream
+from cluster.trainer import TRAINER, TrainerGroup
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
 
-_TRAINER = "trainer"
-_TRAINER_TIMEOUT_S = 1800.0
+_LAST_SAVE_TIMEOUT_S = 60.0  # what spot nodes give is 30 to 120 s
 _HELD_OUT_SHARE = 0.1  # of the warm-up's groups: by problem, so that nothing of them was trained on
 _WARMUP = ".warmup"
 
 
 async def train_policy(context: RunContext, stage: PPOStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
-    """Runs the stage from its last checkpoint, or from the start, to its end; returns the manifest's figures."""
-    job = await _prepare(context, stage, folder, lineage)
-    try:
-        version = await job.begin()
-        await job.controller().run(version)
-        await job.call("export", str(folder.model), what="export the model")
-        await job.call("close", what="free its published weights")
-    finally:
-        end_actor(job.trainer)
+    """Runs the stage from its last checkpoint, or from the start, to its end; returns the manifest's figures.
+
+    When the trainer is lost, all of it begins again at the last checkpoint, in a new lineage; the generators and
+    executors stay.
+    """
+    parts = _prepare(context, stage)
+    losses, last = 0, latest_checkpoint(folder.checkpoints)
+    while True:
+        trainer = TrainerGroup(stage, context.config.name, context.config.supervision, context.report)
+        try:
+            await _Job(context, stage, folder, lineage, parts, trainer).run()
+            break
+        except TrainerLostError:
+            reached, last = last, latest_checkpoint(folder.checkpoints)
+            losses = losses + 1 if reached == last else 1
+            if losses >= context.config.supervision.max_trainer_losses:
+                raise
+            lineage = context.metrics.lineage = context.folder.begin_lineage(stage.name)
+        finally:
+            trainer.end()
     return {name: value for name, value in context.metrics.latest[stage.name].values.items() if value == value}
 
 
-async def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder, lineage: int) -> _Job:
-    model = context.model_path(stage.policy)
-    problems = problems_of(stage.problems)
-    loaded = context.tokenizer(model)
-    rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards), execute_cut=False)
-    kept = [problem for problem in problems if rollout.fits(problem)]
-    if not kept:
-        limit = stage.sampling.max_prompt_tokens
-        raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
-    trainer = start_actor(
-        TrainerWorker,
-        stage.learner,
-        context.config.name,
-        stage.threads,
-        num_cpus=1,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
-    )
-    return _Job(context, stage, folder, lineage, model, rollout, ProblemStream(kept, context.config.seed), trainer)
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What every start of the stage has in common."""
 
-
-@dataclass(slots=True)
-class _Job:
-    """One start of a ppo stage."""
-
-    context: RunContext
-    stage: PPOStage
-    folder: StageFolder
-    lineage: int
     model: Path
     rollout: Rollout
     stream: ProblemStream
-    trainer: Any
-    report: StepReport | None = None
+
+
+def _prepare(context: RunContext, stage: PPOStage) -> _Parts:
+    model = context.model_path(stage.policy)
+    loaded = context.tokenizer(model)
+    rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards), execute_cut=False)
+    kept = [problem for problem in problems_of(stage.problems) if rollout.fits(problem)]
+    if not kept:
+        limit = stage.sampling.max_prompt_tokens
+        raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
+    return _Parts(model, rollout, ProblemStream(kept, context.config.seed))
+
+
+class _Job:
+    """One start of a ppo stage."""
+
+    def __init__(
+        self,
+        context: RunContext,
+        stage: PPOStage,
+        folder: StageFolder,
+        lineage: int,
+        parts: _Parts,
+        trainer: TrainerGroup,
+    ) -> None:
+        self.context = context
+        self.stage = stage
+        self.folder = folder
+        self.lineage = lineage
+        self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
+        self.trainer = trainer
+        self.ledger = Ledger(folder.ledger)
+        self.version = WeightsVersion(lineage, 0)  # that the generators serve
+        self.report: StepReport | None = None
+        self._has_begun = False
+
+    async def run(self) -> None:
+        """From the last checkpoint to the exported model. When it is told to stop, it makes a checkpoint first."""
+        try:
+            async with background(self.trainer.watch):
+                version = await self.begin()
+                self._has_begun = True
+                await self.controller().run(version)
+                await self.call("export", str(self.folder.model), what="export the model")
+                await self.call("close", what="free its published weights")
+        except asyncio.CancelledError:
+            if self._has_begun:
+                await self._save_in_time()
+            raise
 
     async def call(self, method: str, *arguments: Any, what: str) -> Any:
         """A call to the trainer, under a time-out."""
-        return await within(getattr(self.trainer, method).remote(*arguments), _TRAINER_TIMEOUT_S, _TRAINER, what)
+        return await self.trainer.call(method, *arguments, what=what)
+
+    async def _save_in_time(self) -> None:
+        """A last checkpoint. A step that the trainer is in comes to its end before, and is in it."""
+        try:
+            saved = await asyncio.wait_for(self._save(), _LAST_SAVE_TIMEOUT_S)
+            self.context.panel.say(f"{self.stage.name}: checkpoint {saved} was written")
+        except (ActorError, TimeoutError, OSError) as error:
+            self.context.panel.say(f"{self.stage.name}: no checkpoint could be written ({error})")
 
     async def begin(self) -> WeightsVersion:
         """Loads model or checkpoint, serves the weights, warms the critic up; returns the version to go on from."""
         checkpoint = latest_checkpoint(self.folder.checkpoints)
         self.context.panel.begin(self.stage.name, self.stage.learner.num_steps)
+        await self.trainer.meet()
         await asyncio.gather(
             self.context.serve(self.model, WeightsVersion(self.lineage, 0)),
-            self.call("start", str(self.model), str(checkpoint) if checkpoint else None, what="load its models"),
+            self.call(
+                "start",
+                str(self.model),
+                str(checkpoint) if checkpoint else None,
+                self.lineage,
+                str(steps_file(self.folder.ledger, self.lineage)),
+                what="load its models",
+            ),
         )
         parent = WeightsVersion.parse(checkpoint.name) if checkpoint else None
-        Ledger(self.folder.ledger).start(self.lineage, parent)
+        self.ledger.start(self.lineage, parent)
         if parent is None:
-            version = WeightsVersion(self.lineage, 0)
+            version = self.version = WeightsVersion(self.lineage, 0)
             await self._warm_up()
-            await self._save(version)
+            await self._save()
         else:
             version = WeightsVersion(self.lineage, parent.step)
             await self._push(version)
@@ -132,7 +181,13 @@ class _Job:
         )
 
     async def _produce(self, draw: Draw, position: int) -> Group:
-        return await self.rollout.group(self._ask(self.stage.name, draw, position, self.stage.samples_per_prompt))
+        num_samples = self.stage.samples_per_prompt
+        self.ledger.issued(
+            self.version, place=position, problem_id=draw.problem.id, epoch=draw.epoch, num_samples=num_samples
+        )
+        group = await self.rollout.group(self._ask(self.stage.name, draw, position, num_samples))
+        self.ledger.completed(self.lineage, position)
+        return group
 
     async def _warm_up(self) -> None:
         """Rollouts of the frozen policy teach the critic before the first policy step."""
@@ -169,12 +224,14 @@ class _Job:
         if self.stage.shuffle_rewards:
             groups = shuffled_rewards(groups, self.context.config.seed, step_input.step)
         report: StepReport = await self.call("step", groups, what="train a step")
-        Ledger(self.folder.ledger).step(before.next(), report.trained, report.dropped)
+        if report.version != before.next():
+            raise ActorError(f"the trainer made {report.version} where {before.next()} was due")
         self.report = report
 
     async def _push(self, version: WeightsVersion) -> None:
         ticket = await self.call("publish", version, what="publish its weights")
         await self.context.generators.push(ticket, version)
+        self.version = version
 
     async def _done(self, step_input: StepInput, version: WeightsVersion) -> None:
         assert self.report is not None, "a step was reported before it was trained"
@@ -182,18 +239,19 @@ class _Job:
         shares = shares_of(step_input.waits, await self.context.generators.stats())
         figures |= {f"share/{who}/{what}": share for who, parts in shares.items() for what, share in parts.items()}
         self.context.metrics.log(self.stage.name, version.step, figures)
-        self.context.metrics.span(Span(_TRAINER, "train", self.report.start, self.report.end))
+        self.context.metrics.span(Span(TRAINER, "train", self.report.start, self.report.end))
         self.context.panel.figures(shown(figures))
         self.context.panel.shares(shares)
         self.context.panel.progress(self.stage.name, version.step, f"step {version.step}")
         if version.step % self.stage.checkpoint_every_steps == 0 or version.step == self.stage.learner.num_steps:
-            await self._save(version)
+            await self._save()
 
-    async def _save(self, version: WeightsVersion) -> None:
-        await self.call("save", str(self.folder.checkpoints / str(version)), what="write a checkpoint")
-        Ledger(self.folder.ledger).checkpoint(version)
+    async def _save(self) -> WeightsVersion:
+        version: WeightsVersion = await self.call("save", str(self.folder.checkpoints), what="write a checkpoint")
+        self.ledger.checkpoint(version)
         for old in _checkpoints(self.folder.checkpoints)[: -self.stage.keep_checkpoints]:
             shutil.rmtree(old)
+        return version
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from rich.console import Console
 
+from cluster.background import background
 from cluster.config import CollectStage, EvaluateStage, PPOStage, RewardModelStage, RunConfig, SFTStage, Stage
 from cluster.context import RunContext
 from cluster.inputs import fingerprint_inputs
@@ -35,8 +36,9 @@ async def run_stages(
         if any(stage.kind not in _WITHOUT_EXECUTION for stage in config.stages[len(finished) :]):
             await context.executors.start()  # first of all: a missing engine or image is told before any training
         with panel:
-            for stage in config.stages[len(finished) :]:
-                finished.append(await _run_stage(context, stage))
+            async with background(context.watch):
+                for stage in config.stages[len(finished) :]:
+                    finished.append(await _run_stage(context, stage))
     finally:
         await context.close()
         metrics.close()

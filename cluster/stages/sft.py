@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from actors.trainer import FineTuner
+from cluster.background import background
 from cluster.config import SFTStage
 from cluster.context import RunContext
+from cluster.errors import LostActorError
 from cluster.inputs import problems_of
 from cluster.pools import within
 from cluster.run_folder import StageFolder
 from cluster.session import end_actor, start_actor
+from learner.sft import SFTProgress
 from problems.synthetic import corpus
 from problems.tokenizer import save_tokenizer, train_tokenizer
 
@@ -31,6 +34,19 @@ async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -
     base = context.model_path(stage.base) if stage.base is not None else None
     tokenizer_folder = base or await asyncio.to_thread(_new_tokenizer, stage, pairs, folder.root / "tokenizer")
     style = context.tokenizer(tokenizer_folder).style
+    job = (str(tokenizer_folder), str(base) if base else None, stage.new_model, style, pairs, str(folder.model))
+    for attempt in range(1, context.config.supervision.max_trainer_losses + 1):
+        try:
+            return asdict(await _fine_tune_once(context, stage, job))
+        except LostActorError as error:
+            context.report(_FINE_TUNER, "lost", str(error))
+            if attempt == context.config.supervision.max_trainer_losses:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _fine_tune_once(context: RunContext, stage: SFTStage, job: tuple[Any, ...]) -> SFTProgress:
+    """The whole training; what another attempt left is overwritten."""
     tuner = start_actor(
         FineTuner,
         stage.train,
@@ -40,17 +56,10 @@ async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
     )
     try:
-        done = tuner.train.remote(
-            str(tokenizer_folder), str(base) if base else None, stage.new_model, style, pairs, str(folder.model)
-        )
-        watching = asyncio.create_task(_watch(context, stage, tuner))
-        try:
-            final = await within(done, _TIMEOUT_S, _FINE_TUNER, "fine-tune")
-        finally:
-            watching.cancel()
+        async with background(lambda: _watch(context, stage, tuner)):
+            return await within(tuner.train.remote(*job), _TIMEOUT_S, _FINE_TUNER, "fine-tune")
     finally:
         end_actor(tuner)
-    return asdict(final)
 
 
 def _pairs(stage: SFTStage) -> list[tuple[str, str]]:
@@ -67,11 +76,12 @@ def _new_tokenizer(stage: SFTStage, pairs: list[tuple[str, str]], folder: Path) 
 
 
 async def _watch(context: RunContext, stage: SFTStage, tuner: Any) -> None:
-    """Consumes the trainer's progress; waits between polls; ends when it is cancelled at the stage's end."""
+    """Consumes the trainer's progress, its health check too; waits between polls; ends when it is cancelled."""
     last_step = 0
     while True:
         await asyncio.sleep(_POLL_S)
-        progress = await tuner.progress.remote()
+        timeout_s = context.config.supervision.health_timeout_s
+        progress = await within(tuner.progress.remote(), timeout_s, _FINE_TUNER, "answer its health check")
         if progress is None or progress.step == last_step:
             continue
         last_step = progress.step

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest, GenerationResult
 from actors.rewards import AllPassedConfig, CompileErrorConfig, LengthCutConfig, ShareOfTestsConfig, build_terms
 from cluster.config import SamplingConfig
+from cluster.errors import ActorError
 from cluster.pools import Generated
 from cluster.rollout import Ask, Group, Rollout
 from learner.trajectory import FinishReason, Turn, VersionSpan
@@ -202,3 +204,39 @@ async def test_a_failing_group_ends_all_and_leaves_no_task() -> None:
     with pytest.raises(KeyError):
         await rollout.groups(asks, lambda: None)
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_scoring_that_has_begun_is_given_up_when_another_group_cannot_be_sampled() -> None:
+    class OneFails(Generators):
+        async def stream(self, requests: Sequence[GenerationRequest]) -> AsyncIterator[Generated]:
+            if requests[0].id.problem_id == "q":
+                await asyncio.sleep(0.05)  # the other group's scoring has begun by then
+                raise ActorError("generator-0 could not sample")
+            async for generated in super().stream(requests):
+                yield generated
+
+    class Never(Executors):
+        async def run(self, work: Execution) -> Executed:
+            self.seen.append(work)
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    executors = Never({})
+    rollout = make_rollout(OneFails([("right", FinishReason.STOP)]), executors)
+    asks = [Ask("run", "stage", 0, 0, PROBLEM, 1, 1.0), Ask("run", "stage", 0, 1, replace(PROBLEM, id="q"), 1, 1.0)]
+    with pytest.raises(ActorError, match="could not sample"):
+        await rollout.groups(asks, lambda: None)
+    assert len(executors.seen) == 1
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+async def test_a_program_of_a_problem_that_was_set_aside_is_dropped_by_that_name() -> None:
+    class SetAside(Executors):
+        async def run(self, work: Execution) -> Executed:
+            assert work.problem_id == PROBLEM.id
+            return Executed(Verdict(Outcome.INFRASTRUCTURE_ERROR, num_cases=2), 2.0, 2.0, set_aside=True)
+
+    rollout = make_rollout(Generators([("x", FinishReason.STOP)]), SetAside({}))
+    group = await rollout.group(Ask("run", "stage", 0, 0, PROBLEM, 1, 1.0))
+    assert group.entries[0].trajectory.drop_reason == "set_aside"
+    assert group.entries[0].trajectory.events == ()

@@ -1,4 +1,6 @@
+import errno
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from cluster.errors import RunFolderError
 from cluster.journal import JournalEntry, read_journal, write_journal
-from cluster.ledger import Ledger, surviving_steps
+from cluster.ledger import Ledger, steps_file, surviving_steps
 from cluster.run_folder import RunFolder, append_line, mend_torn_line, read_lines
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
@@ -58,6 +60,22 @@ def test_a_torn_last_line_is_passed_over_and_mended_and_an_earlier_one_is_an_err
         read_lines(path)
 
 
+def test_a_line_that_did_not_fit_on_the_disk_leaves_nothing_of_itself(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "lines.jsonl"
+    append_line(path, {"n": 1})
+    whole, write = path.read_bytes(), os.write
+
+    def full_after_five_bytes(file: int, data: bytes) -> int:
+        if len(data) < 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[:5])
+
+    monkeypatch.setattr(os, "write", full_after_five_bytes)
+    with pytest.raises(OSError, match="No space"):
+        append_line(path, {"n": 2})
+    assert path.read_bytes() == whole
+
+
 def test_lineages_are_never_used_twice(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert [folder.begin_lineage("a"), folder.begin_lineage("b"), RunFolder(tmp_path).begin_lineage("b")] == [0, 1, 2]
@@ -97,13 +115,18 @@ def test_the_journal_gives_back_what_was_written(tmp_path: Path) -> None:
 def test_the_surviving_lineage_leaves_out_what_was_rolled_back(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     ledger = Ledger(path)
+
+    def step(lineage: int, number: int, trained: str, **dropped: str) -> None:
+        record = {"version": f"L{lineage}.S{number}", "trained": [trained], "dropped": dropped}
+        append_line(steps_file(path, lineage), record)
+
     ledger.start(0, None)
-    for step in (1, 2, 3):
-        ledger.step(WeightsVersion(0, step), [f"a{step}"], {})
+    for number in (1, 2, 3):
+        step(0, number, f"a{number}")
     ledger.start(2, WeightsVersion(0, 2))
-    ledger.step(WeightsVersion(2, 3), ["a3 again"], {"x": "filter:bw"})
+    step(2, 3, "a3 again", x="filter:bw")
     ledger.start(5, WeightsVersion(2, 3))
-    ledger.step(WeightsVersion(5, 4), ["a4"], {})
+    step(5, 4, "a4")
     survivors = surviving_steps(path)
     assert [str(step.version) for step in survivors] == ["L0.S1", "L0.S2", "L2.S3", "L5.S4"]
     assert [step.trained[0] for step in survivors] == ["a1", "a2", "a3 again", "a4"]

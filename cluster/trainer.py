@@ -1,0 +1,104 @@
+"""The trainer of a ppo stage: one actor a rank, called together, watched, and lost together."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from actors.trainer import TrainerWorker
+from cluster.config import PPOStage, SupervisionConfig
+from cluster.errors import LostActorError, TrainerLostError
+from cluster.pools import within
+from cluster.presence import Present, refuse_other_versions
+from cluster.roster import Report
+from cluster.session import end_actor, start_actor
+
+TRAINER = "trainer"
+_TIMEOUT_S = 1800.0
+_OTHERS_TIMEOUT_S = 15.0
+_HEALTH = "health"  # answers while the other group's one thread trains
+
+
+class TrainerActor(TrainerWorker, Present):
+    """The trainer's worker as a Ray actor."""
+
+
+class TrainerGroup:
+    """All ranks of one start of the trainer. A rank that dies or hangs takes the others along: TrainerLostError."""
+
+    def __init__(self, stage: PPOStage, run: str, supervision: SupervisionConfig, report: Report) -> None:
+        self._supervision = supervision
+        self._report = report
+        self._names = [TRAINER] if stage.ranks == 1 else [f"{TRAINER}-{rank}" for rank in range(stage.ranks)]
+        self._handles = [
+            start_actor(
+                TrainerActor,
+                stage.learner,
+                run,
+                stage.threads,
+                rank,
+                num_cpus=1,
+                concurrency_groups={_HEALTH: 1},
+                runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+            )
+            for rank in range(stage.ranks)
+        ]
+        self._met = asyncio.Event()
+
+    async def meet(self) -> None:
+        """Compares versions with the driver's, and lets the ranks find each other."""
+        for name, handle in zip(self._names, self._handles, strict=True):
+            refuse_other_versions(name, await self._together([(name, handle.presence.remote())], "come up"))
+        if len(self._handles) > 1:
+            first = (self._names[0], self._handles[0].meeting_place.remote())
+            place = await self._together([first], "name a meeting place")
+            await self.call("join", place, len(self._handles), _TIMEOUT_S, what="meet the other ranks")
+        self._met.set()
+
+    async def call(self, method: str, *arguments: Any, what: str) -> Any:
+        """The same call to every rank; the first one's answer. Raises TrainerLostError, ActorError if one refused."""
+        calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
+        return await self._together(list(zip(self._names, calls, strict=True)), what)
+
+    async def watch(self) -> None:
+        """Consumes nothing; waits for ``meet`` and between checks. Ends with TrainerLostError when a rank is lost."""
+        await self._met.wait()
+        timeout_s = self._supervision.health_timeout_s
+        while True:
+            await asyncio.sleep(self._supervision.health_every_s)
+            for name, handle in zip(self._names, self._handles, strict=True):
+                ping = handle.ping.options(concurrency_group=_HEALTH).remote()
+                try:
+                    await within(ping, timeout_s, name, "answer its health check")
+                except LostActorError as error:
+                    raise self._lost(str(error)) from error
+
+    def end(self) -> None:
+        """Ends all ranks at once."""
+        for handle in self._handles:
+            end_actor(handle)
+
+    async def _together(self, calls: list[tuple[str, Any]], what: str) -> Any:
+        """The first answer, when all are there. If one rank is lost, the others fail or hang in what they do together:
+        the loss is the reason, not what they say."""
+        tasks = [asyncio.create_task(within(call, _TIMEOUT_S, name, what)) for name, call in calls]
+        try:
+            _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=_OTHERS_TIMEOUT_S)
+            errors = [error for task in tasks if task.done() and (error := task.exception()) is not None]
+            lost = [str(error) for error in errors if isinstance(error, LostActorError)]
+            lost += [f"{calls[tasks.index(task)][0]} did not {what} when the others had failed" for task in waiting]
+            if lost:
+                raise self._lost(lost[0]) from errors[0]
+            if errors:
+                raise errors[0]
+            return tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _lost(self, why: str) -> TrainerLostError:
+        self._report(TRAINER, "lost", why)
+        self.end()
+        return TrainerLostError(why)

@@ -1,0 +1,437 @@
+"""Pools over actors that are plain objects: what is replaced, what is issued again, who is blamed. No Ray, no time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from actors.errors import WeightsCorruptedError
+from actors.executor import Executed, Execution
+from actors.generator import GenerationRequest
+from cluster.config import ExecutorsConfig, GeneratorsConfig, SupervisionConfig
+from cluster.errors import ActorError
+from cluster.pools import ExecutorPool, Generated, GeneratorPool
+from cluster.presence import Presence, versions
+from cluster.roster import Roster
+from problems.identity import TrajectoryId, WeightsVersion
+from problems.problem import FunctionSuite, Limits
+from sandbox.verdict import Outcome, Program, Verdict
+from tests.stand_in_engine import StandInConfig, StandInGenerator
+
+QUICK = SupervisionConfig(health_every_s=0.05, health_timeout_s=0.2, restart_delay_s=0.01, leave_timeout_s=0.3)
+L0 = WeightsVersion(0, 0)
+
+
+class Handle:
+    """An actor in this process. ``kill`` is what SIGKILL would be: calls that wait fail, and so do all later ones."""
+
+    def __init__(self, actor: Any) -> None:
+        self.actor = actor
+        self.dead = asyncio.Event()
+        self.calls: list[str] = []
+
+    def kill(self) -> None:
+        self.dead.set()
+
+    async def until_killed(self, work: Awaitable[Any]) -> Any:
+        task, dead = asyncio.ensure_future(work), asyncio.ensure_future(self.dead.wait())
+        try:
+            await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
+            if self.dead.is_set():
+                raise ActorDiedError
+            return task.result()
+        except (ActorDiedError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # noqa: BLE001
+            raise RayTaskError("run", "trace", error).as_instanceof_cause() from None
+        finally:
+            task.cancel()
+            dead.cancel()
+
+    def __getattr__(self, name: str) -> Any:
+        return Method(self, name)
+
+
+class Method:
+    def __init__(self, handle: Handle, name: str) -> None:
+        self._handle = handle
+        self._name = name
+
+    def options(self, **_: Any) -> Method:
+        return self
+
+    def remote(self, *arguments: Any) -> Any:
+        self._handle.calls.append(self._name)
+        if self._name == "stream_group":
+            return self._streamed(*arguments)
+        return asyncio.ensure_future(self._handle.until_killed(self._called(*arguments)))
+
+    async def _called(self, *arguments: Any) -> Any:
+        if self._name == "presence":
+            return getattr(self._handle.actor, "present", Presence("here", 1, versions()))
+        result = getattr(self._handle.actor, self._name)(*arguments)
+        return await result if asyncio.iscoroutine(result) else result
+
+    async def _streamed(self, who: str, requests: Sequence[GenerationRequest]) -> AsyncIterator[Awaitable[Generated]]:
+        results = self._handle.actor.generate_group(requests)
+        for _ in requests:
+            result = await self._handle.until_killed(anext(results))
+            yield asyncio.sleep(0, Generated(result, who, 0.0, 0.0))
+
+
+class Cluster:
+    """Stands in for Ray: makes actors, counts them, ends them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, make: Callable[[int], Any]) -> None:
+        self.handles: list[Handle] = []
+        self.reports: list[tuple[str, str, str]] = []
+
+        def start_actor(*_: Any, **__: Any) -> Handle:
+            self.handles.append(Handle(make(len(self.handles))))
+            return self.handles[-1]
+
+        monkeypatch.setattr("cluster.pools.start_actor", start_actor)
+        monkeypatch.setattr("cluster.roster.end_actor", lambda handle: handle.kill())
+
+    def report(self, who: str, what: str, why: str) -> None:
+        self.reports.append((who, what, why))
+
+    def reported(self, what: str) -> list[str]:
+        return [f"{who}: {why}" for who, said, why in self.reports if said == what]
+
+
+@asynccontextmanager
+async def watched(roster: Roster) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(roster.watch())
+    yield task
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def group(problem: str, num_samples: int = 4, max_tokens: int = 60) -> list[GenerationRequest]:
+    prompt = np.arange(3, dtype=np.int32)
+    return [
+        GenerationRequest(TrajectoryId("r", "s", 0, problem, index), prompt, max_tokens) for index in range(num_samples)
+    ]
+
+
+async def sample(pool: GeneratorPool, requests: list[GenerationRequest]) -> dict[TrajectoryId, Generated]:
+    return {generated.result.id: generated async for generated in pool.stream(requests)}
+
+
+def generators(cluster: Cluster, **config: Any) -> GeneratorPool:
+    return GeneratorPool(GeneratorsConfig(**config), QUICK, cluster.report)
+
+
+async def test_what_a_dead_generator_held_is_sampled_elsewhere_with_the_same_draws(monkeypatch) -> None:
+    engine = StandInConfig(tokens_per_s=400.0, mean_tokens=25.0)
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(engine))
+    pool = generators(cluster, count=2)
+    await pool.start(Path("m"), L0)
+    undisturbed = await sample(pool, group("p", num_samples=12))
+    async with watched(pool.roster):
+        sampling = asyncio.create_task(sample(pool, group("p", num_samples=12)))
+        await until(lambda: any(member.held for member in pool.roster.serving))
+        await asyncio.sleep(0.03)
+        (holder,) = [member for member in pool.roster.serving if member.held]
+        holder.handle.kill()
+        disturbed = await sampling
+        await until(lambda: len(pool.roster.serving) == 2)
+    assert disturbed.keys() == undisturbed.keys()
+    for identity, one in disturbed.items():
+        assert one.result.turn.completion_ids.tolist() == undisturbed[identity].result.turn.completion_ids.tolist()
+    assert {generated.who for generated in disturbed.values()} - {holder.who}
+    assert holder.who in cluster.reported("lost")[0]
+    assert "generator-2" in {member.who for member in pool.roster.serving}
+    assert all(not member.held for member in pool.roster.serving)
+
+
+async def test_a_joining_generator_has_the_current_weights_before_its_first_request(monkeypatch) -> None:
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+    async with watched(pool.roster):
+        pool.scale(2)
+        await until(lambda: len(pool.roster.serving) == 2)
+    newcomer = cluster.handles[1]
+    assert newcomer.actor.version == WeightsVersion(0, 1)
+    assert "stream_group" not in newcomer.calls
+    await pool.stop()
+
+
+async def test_a_push_while_one_joins_is_not_missed_by_it(monkeypatch) -> None:
+    release = asyncio.Event()
+
+    class SlowToLoad(StandInGenerator):
+        async def update(self, ticket: dict[str, str]) -> None:
+            await super().update(ticket)
+            if ticket["version"] == "L0.S1":
+                await release.wait()
+
+    cluster = Cluster(monkeypatch, lambda n: (SlowToLoad if n else StandInGenerator)(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+    async with watched(pool.roster):
+        pool.scale(2)
+        await until(lambda: len(cluster.handles) == 2 and "update" in cluster.handles[1].calls)
+        await pool.push({"version": "L0.S2"}, WeightsVersion(0, 2))
+        assert len(pool.roster.serving) == 1
+        release.set()
+        await until(lambda: len(pool.roster.serving) == 2)
+        assert cluster.handles[1].actor.version == WeightsVersion(0, 2)
+
+
+async def test_a_generator_that_is_stuck_in_a_push_delays_nobody_and_is_replaced_by_name(monkeypatch) -> None:
+    stuck = asyncio.Event()
+
+    class Stuck(StandInGenerator):
+        async def update(self, ticket: dict[str, str]) -> None:  # noqa: ARG002
+            await stuck.wait()
+
+    engine = StandInConfig(tokens_per_s=100.0, mean_tokens=1e6)
+    cluster = Cluster(monkeypatch, lambda n: (Stuck if n == 0 else StandInGenerator)(engine))
+    pool = generators(cluster, count=2, push_timeout_s=1.5, push_grace_s=0.2)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster):
+        sampling = [asyncio.create_task(sample(pool, group(name))) for name in ("p", "q")]
+        await until(lambda: all(member.held for member in pool.roster.serving))
+        begun = asyncio.get_running_loop().time()
+        await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+        assert asyncio.get_running_loop().time() - begun < 1.0
+        assert [member.who for member in pool.roster.serving] == ["generator-1"]
+        groups = await asyncio.gather(*sampling)
+        assert {generated.who for one in groups for generated in one.values()} == {"generator-1"}
+        await until(lambda: len(pool.roster.serving) == 2)
+    assert any("generator-0 (node here" in said and "within 1.5 s" in said for said in cluster.reported("lost"))
+    assert cluster.handles[0].dead.is_set()
+    assert cluster.handles[2].actor.version == WeightsVersion(0, 1)
+
+
+async def test_a_generator_that_was_only_late_serves_again_when_it_has_caught_up(monkeypatch) -> None:
+    release = asyncio.Event()
+
+    class Late(StandInGenerator):
+        async def update(self, ticket: dict[str, str]) -> None:
+            await release.wait()
+            await super().update(ticket)
+
+    cluster = Cluster(monkeypatch, lambda n: (Late if n == 0 else StandInGenerator)(StandInConfig()))
+    pool = generators(cluster, count=2, push_grace_s=0.05)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster):
+        await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+        await pool.push({"version": "L0.S2"}, WeightsVersion(0, 2))
+        assert len(pool.roster.serving) == 1
+        release.set()
+        await until(lambda: len(pool.roster.serving) == 2)
+    assert cluster.handles[0].actor.version == WeightsVersion(0, 2)
+    assert len(cluster.handles) == 2
+
+
+async def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(monkeypatch) -> None:
+    class Refuses(StandInGenerator):
+        async def verify(self, ticket: dict[str, str]) -> None:  # noqa: ARG002
+            raise WeightsCorruptedError("bucket-00000 has 3 bytes")
+
+    cluster = Cluster(monkeypatch, lambda _: Refuses(StandInConfig()))
+    pool = generators(cluster, count=2)
+    await pool.start(Path("m"), L0)
+    with pytest.raises(
+        ActorError, match=r"generator-\d .* could not verify published weights: bucket-00000 has 3 bytes"
+    ):
+        await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+
+
+async def test_a_generator_that_leaves_finishes_what_it_holds_or_hands_it_back(monkeypatch) -> None:
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(StandInConfig(tokens_per_s=100.0, mean_tokens=1e6)))
+    pool = generators(cluster, count=2)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster):
+        short, long = group("p", max_tokens=10), group("q", max_tokens=100)  # 0.1 s, and 1 s: longer than it may stay
+        sampling = [asyncio.create_task(sample(pool, requests)) for requests in (short, long)]
+        await until(lambda: all(member.held for member in pool.roster.serving))
+        pool.roster.serving.sort(key=lambda member: member.who == "generator-1")  # the one with the long group goes
+        pool.roster.serving[0].held += 1
+        pool.scale(1)
+        one, other = await asyncio.gather(*sampling)
+        pool.roster.serving[0].held -= 1
+    assert {generated.who for generated in one.values()} == {"generator-0"}
+    assert len(other) == 4
+    assert {generated.who for generated in other.values()} == {"generator-0"}
+    assert cluster.handles[1].dead.is_set()
+    assert not cluster.handles[0].dead.is_set()
+
+
+async def test_a_generator_that_does_not_answer_is_killed_and_replaced(monkeypatch) -> None:
+    class Hangs(StandInGenerator):
+        async def check_health(self) -> None:
+            await asyncio.Event().wait()
+
+        async def init(self) -> None:
+            pass
+
+    cluster = Cluster(monkeypatch, lambda n: (StandInGenerator if n else Hangs)(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster):
+        await until(lambda: [member.who for member in pool.roster.serving] == ["generator-1"])
+    assert "did not answer its health check within 0.2 s" in cluster.reported("lost")[0]
+
+
+async def test_replacements_that_never_come_up_end_the_run_with_their_error(monkeypatch) -> None:
+    class Broken(StandInGenerator):
+        async def start_engine(self, model_path: str, version: WeightsVersion) -> None:  # noqa: ARG002
+            raise RuntimeError("no such model")
+
+    cluster = Cluster(monkeypatch, lambda n: (Broken if n else StandInGenerator)(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster) as watch:
+        cluster.handles[0].kill()
+        with pytest.raises(ActorError, match="could not start its engine: no such model"):
+            await asyncio.wait_for(watch, 20)
+    assert len(cluster.handles) == 1 + QUICK.max_failed_starts
+
+
+async def test_a_node_with_other_versions_is_refused_in_one_sentence(monkeypatch) -> None:
+    class Elsewhere(StandInGenerator):
+        present = Presence("10.0.0.7/abc", 42, versions() | {"vLLM": "0.31.0"})
+
+    cluster = Cluster(monkeypatch, lambda _: Elsewhere(StandInConfig()))
+    with pytest.raises(ActorError) as refused:
+        await generators(cluster, count=1).start(Path("m"), L0)
+    assert str(refused.value) == (
+        f"generator-0 (node 10.0.0.7/abc, process 42) has vLLM 0.31.0 and the driver has {versions()['vLLM']}; "
+        "install the same on every node"
+    )
+    assert cluster.handles[0].dead.is_set()
+
+
+# --- executors
+
+
+class Sandbox:
+    """An executor's worker that does to each program what the test says."""
+
+    def __init__(self, behave: Callable[[str], Awaitable[Outcome]]) -> None:
+        self._behave = behave
+        self.seen: list[str] = []
+
+    async def start(self) -> None: ...
+
+    async def check_health(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def run(self, work: Execution) -> Executed:
+        name = work.program.source.decode()
+        self.seen.append(name)
+        outcome = await self._behave(name)
+        return Executed(Verdict(outcome, num_cases=1, detail="the engine is gone"), 1.0, 2.0)
+
+
+def work(problem: str, sample: int = 0) -> Execution:
+    program = Program("python", f"{problem}/{sample}".encode())
+    return Execution(program, FunctionSuite(("f",), "", ("assert f(1)",)), Limits(), True, problem)
+
+
+def executors(cluster: Cluster, count: int, **config: Any) -> ExecutorPool:
+    settings = ExecutorsConfig(count=count, sandbox={"slots": 2}, **config)
+    return ExecutorPool(settings, QUICK, cluster.report)
+
+
+def sandboxes(monkeypatch: pytest.MonkeyPatch, behave: Callable[[int, str], Awaitable[Outcome]]) -> Cluster:
+    return Cluster(monkeypatch, lambda n: Sandbox(lambda name: behave(n, name)))
+
+
+async def test_a_problem_that_kills_three_executors_is_set_aside_and_the_others_are_not(monkeypatch) -> None:
+    async def behave(index: int, name: str) -> Outcome:
+        await asyncio.sleep(0.01)
+        if name.startswith("poison"):
+            cluster.handles[index].kill()
+        return Outcome.PASSED
+
+    cluster = sandboxes(monkeypatch, behave)
+    pool = executors(cluster, 2)
+    await pool.start()
+    async with watched(pool.roster):
+        sound = [asyncio.create_task(pool.run(work("sound", index))) for index in range(12)]
+        poisoned = await asyncio.wait_for(pool.run(work("poison")), 20)
+        assert [(await task).verdict.outcome for task in sound] == [Outcome.PASSED] * 12
+        again = await pool.run(work("poison", 1))
+        later = await pool.run(work("sound", 99))
+    assert poisoned.set_aside
+    assert poisoned.verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
+    assert again.set_aside
+    assert later.verdict.outcome is Outcome.PASSED
+    (reported,) = cluster.reported("set aside")
+    assert reported.startswith("problem poison: its programs were in flight when executor-")
+    assert sum("poison/1" in handle.actor.seen for handle in cluster.handles) == 0
+
+
+async def test_a_fault_is_tried_once_more_on_another_executor_and_then_stands(monkeypatch) -> None:
+    async def behave(index: int, name: str) -> Outcome:
+        return Outcome.INFRASTRUCTURE_ERROR if name.startswith("broken") or index == 0 else Outcome.PASSED
+
+    cluster = sandboxes(monkeypatch, behave)
+    pool = executors(cluster, 2, quarantine_after=100)
+    await pool.start()
+    saved = await pool.run(work("p"))
+    stands = await pool.run(work("broken"))
+    assert saved.verdict.outcome is Outcome.PASSED
+    assert stands.verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
+    assert not stands.set_aside
+    assert [handle.actor.seen.count("broken/0") for handle in cluster.handles] == [1, 1]
+
+
+async def test_an_executor_with_a_broken_engine_is_taken_out_and_nobody_is_blamed(monkeypatch) -> None:
+    async def behave(index: int, name: str) -> Outcome:  # noqa: ARG001
+        await asyncio.sleep(0.005)
+        return Outcome.INFRASTRUCTURE_ERROR if index == 0 else Outcome.PASSED
+
+    cluster = sandboxes(monkeypatch, behave)
+    pool = executors(cluster, 2, quarantine_after=3)
+    await pool.start()
+    async with watched(pool.roster):
+        results = await asyncio.gather(*(pool.run(work("p", index)) for index in range(20)))
+        await until(lambda: len(pool.roster.serving) == 2)
+    assert {result.verdict.outcome for result in results} == {Outcome.PASSED}
+    assert "3 faults of its sandbox in a row: the engine is gone" in cluster.reported("lost")[0]
+    assert cluster.reported("set aside") == []
+    assert {member.who for member in pool.roster.serving} == {"executor-1", "executor-2"}
+
+
+async def test_an_executor_holds_little_and_a_new_one_shares_the_queue_at_once(monkeypatch) -> None:
+    go_on = asyncio.Event()
+
+    async def behave(index: int, name: str) -> Outcome:  # noqa: ARG001
+        await go_on.wait()
+        return Outcome.PASSED
+
+    cluster = sandboxes(monkeypatch, behave)
+    pool = executors(cluster, 1)
+    await pool.start()
+    async with watched(pool.roster):
+        running = [asyncio.create_task(pool.run(work("p", index))) for index in range(40)]
+        await until(lambda: len(cluster.handles[0].actor.seen) == 4)
+        pool.scale(3)
+        await until(lambda: [len(handle.actor.seen) for handle in cluster.handles] == [4, 4, 4])
+        go_on.set()
+        results = await asyncio.gather(*running)
+    assert len(results) == 40
+    assert sum(len(handle.actor.seen) for handle in cluster.handles) == 40
