@@ -81,9 +81,9 @@ class Killer:
     def kill(self, target: str) -> None:
         """Waits for a random moment in which the target lives, and kills it."""
         before = self.run.steps
-        self.run.wait(lambda: self.run.steps > before, 200.0, f"a step before killing: {target}")
+        self.run.wait(lambda: self.run.steps > before, 500.0, f"a step before killing: {target}")
         time.sleep(self.choice.random() * 0.5)
-        self.run.wait(self.targets[target], 100.0, f"killing: {target}")
+        self.run.wait(self.targets[target], 300.0, f"killing: {target}")
 
     def kill_one(self, processes: list[psutil.Process]) -> bool:
         if processes:
@@ -126,7 +126,7 @@ def kill_and_finish(
     killer = Killer(run, nodes, seed)
     for target in targets:
         killer.kill(target)
-    run.finish(400.0)
+    run.finish(900.0)
     print("\n".join(str(event) for event in run.events()))
     return run.verify()
 
@@ -158,7 +158,7 @@ def test_a_generator_stopped_in_a_weight_update_is_named_and_replaced_and_delays
         generators={"count": 2, "push_timeout_s": 20.0, "push_grace_s": 3.0},
     )
     run.start(nodes.address)
-    run.wait(lambda: run.steps >= 2, 200.0, "two steps")
+    run.wait(lambda: run.steps >= 2, 500.0, "two steps")
     stopped: list[int] = []
 
     def stop() -> bool:
