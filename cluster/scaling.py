@@ -59,7 +59,7 @@ class Control:
             if time.monotonic() >= deadline:
                 await asyncio.to_thread(_ask_autoscaler, have)
                 raise ScaleError(
-                    f"the cluster has no room: {lack}; nothing was changed (--wait gives an autoscaler time to add nodes)"
+                    f"the cluster has no room: {lack}; nothing was changed (--wait SECONDS lets nodes come)"
                 )
             await asyncio.sleep(1.0)
         for pool, count in zip(pools, after, strict=True):

@@ -3,122 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.errors import WeightsCorruptedError
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
 from cluster.config import ExecutorsConfig, GeneratorsConfig, SupervisionConfig
 from cluster.errors import ActorError
+from cluster.nodes import versions
 from cluster.pools import ExecutorPool, Generated, GeneratorPool
-from cluster.presence import Presence, versions
-from cluster.roster import Roster
+from cluster.presence import Presence
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import FunctionSuite, Limits
 from sandbox.verdict import Outcome, Program, Verdict
+from tests.cluster.fake_actors import Cluster, until, watched
 from tests.stand_in_engine import StandInConfig, StandInGenerator
 
 QUICK = SupervisionConfig(health_every_s=0.05, health_timeout_s=0.2, restart_delay_s=0.01, leave_timeout_s=0.3)
 L0 = WeightsVersion(0, 0)
-
-
-class Handle:
-    """An actor in this process. ``kill`` is what SIGKILL would be: calls that wait fail, and so do all later ones."""
-
-    def __init__(self, actor: Any) -> None:
-        self.actor = actor
-        self.dead = asyncio.Event()
-        self.calls: list[str] = []
-
-    def kill(self) -> None:
-        self.dead.set()
-
-    async def until_killed(self, work: Awaitable[Any]) -> Any:
-        task, dead = asyncio.ensure_future(work), asyncio.ensure_future(self.dead.wait())
-        try:
-            await asyncio.wait({task, dead}, return_when=asyncio.FIRST_COMPLETED)
-            if self.dead.is_set():
-                raise ActorDiedError
-            return task.result()
-        except (ActorDiedError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # noqa: BLE001
-            raise RayTaskError("run", "trace", error).as_instanceof_cause() from None
-        finally:
-            task.cancel()
-            dead.cancel()
-
-    def __getattr__(self, name: str) -> Any:
-        return Method(self, name)
-
-
-class Method:
-    def __init__(self, handle: Handle, name: str) -> None:
-        self._handle = handle
-        self._name = name
-
-    def options(self, **_: Any) -> Method:
-        return self
-
-    def remote(self, *arguments: Any) -> Any:
-        self._handle.calls.append(self._name)
-        if self._name == "stream_group":
-            return self._streamed(*arguments)
-        return asyncio.ensure_future(self._handle.until_killed(self._called(*arguments)))
-
-    async def _called(self, *arguments: Any) -> Any:
-        if self._name == "presence":
-            return getattr(self._handle.actor, "present", Presence("here", 1, versions()))
-        result = getattr(self._handle.actor, self._name)(*arguments)
-        return await result if asyncio.iscoroutine(result) else result
-
-    async def _streamed(self, who: str, requests: Sequence[GenerationRequest]) -> AsyncIterator[Awaitable[Generated]]:
-        results = self._handle.actor.generate_group(requests)
-        for _ in requests:
-            result = await self._handle.until_killed(anext(results))
-            yield asyncio.sleep(0, Generated(result, who, 0.0, 0.0))
-
-
-class Cluster:
-    """Stands in for Ray: makes actors, counts them, ends them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, make: Callable[[int], Any]) -> None:
-        self.handles: list[Handle] = []
-        self.reports: list[tuple[str, str, str]] = []
-
-        def start_actor(*_: Any, **__: Any) -> Handle:
-            self.handles.append(Handle(make(len(self.handles))))
-            return self.handles[-1]
-
-        monkeypatch.setattr("cluster.pools.start_actor", start_actor)
-        monkeypatch.setattr("cluster.roster.end_actor", lambda handle: handle.kill())
-
-    def report(self, who: str, what: str, why: str) -> None:
-        self.reports.append((who, what, why))
-
-    def reported(self, what: str) -> list[str]:
-        return [f"{who}: {why}" for who, said, why in self.reports if said == what]
-
-
-@asynccontextmanager
-async def watched(roster: Roster) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(roster.watch())
-    yield task
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def group(problem: str, num_samples: int = 4, max_tokens: int = 60) -> list[GenerationRequest]:
@@ -310,13 +217,13 @@ async def test_replacements_that_never_come_up_end_the_run_with_their_error(monk
 
 async def test_a_node_with_other_versions_is_refused_in_one_sentence(monkeypatch) -> None:
     class Elsewhere(StandInGenerator):
-        present = Presence("10.0.0.7/abc", 42, versions() | {"vLLM": "0.31.0"})
+        present = Presence("10.0.0.7/abc", 42, versions() | {"torch": "1.0"})
 
     cluster = Cluster(monkeypatch, lambda _: Elsewhere(StandInConfig()))
     with pytest.raises(ActorError) as refused:
         await generators(cluster, count=1).start(Path("m"), L0)
     assert str(refused.value) == (
-        f"generator-0 (node 10.0.0.7/abc, process 42) has vLLM 0.31.0 and the driver has {versions()['vLLM']}; "
+        f"generator-0 (node 10.0.0.7/abc, process 42) has torch 1.0 and the driver {versions()['torch']}; "
         "install the same on every node"
     )
     assert cluster.handles[0].dead.is_set()
