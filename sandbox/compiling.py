@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from problems.problem import Limits
-from problems.stdio import StdioCase, StdioSuite
 from sandbox.judgement import shown
 from sandbox.languages.definition import Files, Language
 from sandbox.resident.protocol import End, Result
@@ -97,16 +96,6 @@ def run_step(language: Language, source_name: str, files: Files, limits: Limits)
     }
 
 
-def execute_job(step: dict[str, Any], suite: StdioSuite, case: StdioCase, limits: Limits) -> bytes:
-    """What the judge reads for one case by standard input and output."""
-    fields = {
-        "mode": "execute",
-        "source": step,
-        "stdin": case.stdin,
-        "stdout": case.stdout,
-        "checker": suite.checker.value,
-        "absolute_tolerance": suite.absolute_tolerance,
-        "relative_tolerance": suite.relative_tolerance,
-        "output_bytes": limits.output_bytes,
-    }
-    return json.dumps(fields).encode()
+def execute_job(step: dict[str, Any], limits: Limits) -> bytes:
+    """What the judge reads beside the case."""
+    return json.dumps({"mode": "execute", "source": step, "output_bytes": limits.output_bytes}).encode()

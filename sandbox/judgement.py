@@ -23,7 +23,8 @@ _ENDS = {
 
 
 @functools.lru_cache(maxsize=256)
-def _suite_json(suite: FunctionSuite) -> bytes:
+def suite_of(suite: FunctionSuite) -> bytes:
+    """What the judge reads of a suite, whatever the program."""
     fields = {
         "entry_points": suite.entry_points,
         "setup": suite.setup,
@@ -33,22 +34,24 @@ def _suite_json(suite: FunctionSuite) -> bytes:
     return json.dumps(fields).encode()
 
 
-def job_of(program: Program, suite: FunctionSuite, limits: Limits, *, stop: bool) -> bytes:
-    """What the judge reads. The source goes through it to the candidate as hexadecimal, whatever bytes it holds."""
-    rest = json.dumps({"source": program.source.hex(), "stop": stop, "output_bytes": limits.output_bytes}).encode()
-    return _suite_json(suite)[:-1] + b"," + rest[1:]
+def job_of(program: Program, limits: Limits, *, stop: bool) -> bytes:
+    """What the judge reads beside the suite. The source goes through it to the candidate, as hexadecimal."""
+    return json.dumps({"source": program.source.hex(), "stop": stop, "output_bytes": limits.output_bytes}).encode()
 
 
-def script_job_of(program: Program, suite: StdioSuite, case: StdioCase, limits: Limits) -> bytes:
-    """What the judge reads for one case by standard input and output."""
+def script_job_of(program: Program, limits: Limits) -> bytes:
+    """What the judge reads beside the case."""
+    return json.dumps({"source": program.source.hex(), "output_bytes": limits.output_bytes}).encode()
+
+
+def case_of(suite: StdioSuite, case: StdioCase) -> bytes:
+    """What the judge reads for one case by standard input and output, whatever the program."""
     fields = {
-        "source": program.source.hex(),
         "stdin": case.stdin,
         "stdout": case.stdout,
         "checker": suite.checker.value,
         "absolute_tolerance": suite.absolute_tolerance,
         "relative_tolerance": suite.relative_tolerance,
-        "output_bytes": limits.output_bytes,
     }
     return json.dumps(fields).encode()
 

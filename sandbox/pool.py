@@ -17,12 +17,14 @@ from sandbox.compiling import Compiled, address_space_of, compile_job, compiled_
 from sandbox.config import SandboxConfig
 from sandbox.errors import LimitError, SandboxError, SlotDiedError
 from sandbox.judgement import (
+    case_of,
     infrastructure_error,
     job_of,
     merged,
     order_of,
     script_job_of,
     script_verdict_of,
+    suite_of,
     too_long,
     verdict_of,
 )
@@ -37,7 +39,10 @@ _PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing c
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One run in a slot: what the judge reads, and how what comes of it is read."""
+    """One run in a slot: what the judge reads, and how what comes of it is read.
+
+    ``suite``: the part of the job that other programs of the suite share.
+    """
 
     job: bytes
     num_cases: int
@@ -46,6 +51,7 @@ class Work:
     kind: Kind = Kind.FUNCTIONS
     address_space_bytes: int | None = None
     wall_factor: float = 1.0
+    suite: bytes = b""
 
 
 class SlotPool:
@@ -89,13 +95,13 @@ class SlotPool:
         if self._language is not None:
             return await self._run_foreign(self._language, program, suite, limits, stop=stop_at_first_failure)
         if isinstance(suite, StdioSuite):
-            jobs = [script_job_of(program, suite, case, limits) for case in suite.cases]
-            works = [Work(job, 1, limits, script_verdict_of, Kind.SCRIPT) for job in jobs]
-            return await self._run_cases(suite, works, stop=stop_at_first_failure)
+            work = Work(script_job_of(program, limits), 1, limits, script_verdict_of, Kind.SCRIPT)
+            return await self._run_cases(suite, work, stop=stop_at_first_failure)
         if isinstance(suite, JavaSuite):
             raise ValueError(f"a suite of tests in Java cannot judge a program in {program.language}")
-        job = job_of(program, suite, limits, stop=stop_at_first_failure)
-        return await self.run_work(Work(job, len(suite.cases), limits, partial(verdict_of, len(suite.cases))))
+        read = partial(verdict_of, len(suite.cases))
+        job = job_of(program, limits, stop=stop_at_first_failure)
+        return await self.run_work(Work(job, len(suite.cases), limits, read, suite=suite_of(suite)))
 
     async def _run_foreign(
         self, language: Language, program: Program, suite: Suite, limits: Limits, *, stop: bool
@@ -109,9 +115,8 @@ class SlotPool:
         step = run_step(language, language.name_of(program.source), compiled.files, limits)
         limits = replace(limits, num_processes=limits.num_processes + language.num_threads)
         space = address_space_of(language, limits)
-        jobs = [execute_job(step, suite, case, limits) for case in suite.cases]
-        works = [Work(job, 1, limits, script_verdict_of, Kind.EXECUTE, space) for job in jobs]
-        return await self._run_cases(suite, works, stop=stop)
+        work = Work(execute_job(step, limits), 1, limits, script_verdict_of, Kind.EXECUTE, space)
+        return await self._run_cases(suite, work, stop=stop)
 
     async def _compile(self, language: Language, program: Program, limits: Limits, num_cases: int) -> Verdict:
         """``Compiled``, or the verdict on a program that does not compile."""
@@ -122,11 +127,11 @@ class SlotPool:
         read = partial(compiled_of, language, num_cases)
         return await self.run_work(Work(compile_job(language, program), num_cases, raised, read, Kind.COMPILE, 0))
 
-    async def _run_cases(self, suite: StdioSuite, works: list[Work], *, stop: bool) -> Verdict:
+    async def _run_cases(self, suite: StdioSuite, work: Work, *, stop: bool) -> Verdict:
         """One process after another, one for each case."""
         verdicts: list[Verdict] = []
-        for work in works:
-            verdicts.append(await self.run_work(work))
+        for case in suite.cases:
+            verdicts.append(await self.run_work(replace(work, suite=case_of(suite, case))))
             outcome = verdicts[-1].outcome
             if outcome in (Outcome.COMPILE_ERROR, Outcome.INFRASTRUCTURE_ERROR):
                 break  # the other cases would say the same
@@ -188,7 +193,7 @@ class SlotPool:
                 kind=work.kind,
                 address_space_bytes=work.address_space_bytes,
             )
-            result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S)
+            result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S, work.suite)
             return self._verdict(slot, work, result, report), End(result.end)
         finally:
             self._release(slot)
@@ -277,8 +282,9 @@ class SlotPool:
 
     async def _probe(self, slot: Slot) -> None:
         program = Program("python", canary.PROGRAM)
-        job = job_of(program, canary.SUITE, canary.LIMITS, stop=False)
-        result, report = await slot.run(order_of(canary.LIMITS, job), job, canary.LIMITS.wall_s + _PATIENCE_S)
+        job = job_of(program, canary.LIMITS, stop=False)
+        patience_s = canary.LIMITS.wall_s + _PATIENCE_S
+        result, report = await slot.run(order_of(canary.LIMITS, job), job, patience_s, suite_of(canary.SUITE))
         verdict = verdict_of(len(canary.SUITE.cases), result, report, None)
         if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
             raise SlotDiedError(f"the canary could not be run: {verdict.detail} {slot.last_words()}")

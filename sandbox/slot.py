@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import hashlib
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox import shipping
 from sandbox.config import SandboxConfig
 from sandbox.errors import SlotDiedError
 from sandbox.resident.protocol import LENGTH, RESULT_BYTES, Order, Result
+from sandbox.resident.shelf import LEAST_BYTES, MAX_BYTES, Shelf
 from sandbox.verdict import Isolation
 
 # Far above what machines use: a uid counts its processes over all slots and containers of a machine.
@@ -50,6 +52,7 @@ class Slot(abc.ABC):
         self.is_odd = False
         """Something happened here that should not: to be replaced before the next run."""
         self._modules, self._added_settings = shipping.SERVER, dict[str, Any]()
+        self._shelf = Shelf()
         self._connection: Connection | None = None
         self.hello: Hello | None = None
 
@@ -113,14 +116,18 @@ class Slot(abc.ABC):
         (size,) = LENGTH.unpack(await connection.reader.readexactly(LENGTH.size))
         self.hello = Hello(**json.loads(await connection.reader.readexactly(size)))
 
-    async def run(self, order: Order, job: bytes, patience_s: float) -> tuple[Result, bytes]:
-        """Runs one job. Raises SlotDiedError if the server ends, or says nothing for ``patience_s`` seconds."""
+    async def run(self, order: Order, job: bytes, patience_s: float, suite: bytes = b"") -> tuple[Result, bytes]:
+        """Runs one job. ``suite``: the part of it that other programs share; both are JSON objects then.
+
+        Raises SlotDiedError if the server ends, or says nothing for ``patience_s`` seconds.
+        """
         assert self._connection is not None, "the slot has not been started"
         reader, writer = self._connection.reader, self._connection.writer
         self.num_runs += 1
+        message = self._message(order, job, suite)
         try:
             async with asyncio.timeout(patience_s):
-                writer.write(order.pack() + job)
+                writer.write(message)
                 await writer.drain()
                 result = Result.unpack(await reader.readexactly(RESULT_BYTES))
                 report = await reader.readexactly(result.report_bytes)
@@ -131,3 +138,15 @@ class Slot(abc.ABC):
             self.is_odd = True
             raise
         return result, report
+
+    def _message(self, order: Order, job: bytes, suite: bytes) -> bytes:
+        """The order and all that must follow it. A large suite is sent if the slot does not hold it."""
+        if not LEAST_BYTES <= len(suite) <= MAX_BYTES:
+            whole = suite[:-1] + b"," + job[1:] if suite else job
+            return replace(order, job_bytes=len(whole)).pack() + whole
+        digest = hashlib.sha256(suite).digest()
+        sent = b"" if self._shelf.holds(digest) else suite
+        if sent:
+            self._shelf.put(digest, len(sent))
+        order = replace(order, job_bytes=len(job), suite_digest=digest, suite_bytes=len(sent))
+        return order.pack() + sent + job

@@ -38,20 +38,23 @@ class Kind(IntEnum):
         return self in (Kind.COMPILE, Kind.EXECUTE, Kind.PAIR)
 
 
-_ORDER = struct.Struct("!QdddQQQQIIB")
+_ORDER = struct.Struct("!QdddQQQQIIB32sQ")
 _RESULT = struct.Struct("!BiiddQQB")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
 LENGTH = struct.Struct("!Q")
+NO_SUITE = bytes(32)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Client to server; ``job_bytes`` bytes for the judge follow. Units are in the names, as in ``Limits``.
+    """Client to server; ``suite_bytes`` of a suite follow, then ``job_bytes`` for the judge. Units as in ``Limits``.
 
     ``longest_wall_s``: how far the wall limit is put off, ``wall_s`` at a time, for a program that is starved.
     ``address_space_bytes``: what each process may map; 0 for no bound, where only what is resident counts.
     ``kind``: a ``Kind``.
+    ``suite_digest``: of the suite on the slot's shelf that the job is about; NO_SUITE if the job holds all there is.
+    ``suite_bytes``: of a suite that is not there yet; 0 for one that is.
     """
 
     job_bytes: int
@@ -65,6 +68,8 @@ class Order:
     num_processes: int
     open_files: int
     kind: int
+    suite_digest: bytes = NO_SUITE
+    suite_bytes: int = 0
 
     def pack(self) -> bytes:
         return _ORDER.pack(*astuple(self))

@@ -26,8 +26,9 @@ from typing import Any, NoReturn
 
 from . import accounts, candidate, judge, lockdown, pair
 from .cleaning import Spent, Sweeper
-from .protocol import LENGTH, ORDER_BYTES, End, Kind, Order, Result
+from .protocol import LENGTH, NO_SUITE, ORDER_BYTES, End, Kind, Order, Result
 from .seccomp import Filter
+from .shelf import Shelf, take_in
 from .wire import PeerGoneError, read_exactly, write_all
 
 _JUDGE_CPU_S = 10  # beyond what the candidate may use
@@ -79,6 +80,8 @@ class Server:
         self.sweeper = Sweeper(self.namespaces)
         self.mapped_bytes = _mapped_bytes()
         self.num_runs = 0
+        self._shelf = Shelf()
+        self._suites: dict[bytes, int] = {NO_SUITE: self.null}
         self.oom_kills = accounts.oom_kills()
 
     def serve(self) -> NoReturn:
@@ -88,8 +91,21 @@ class Server:
         while select.select([self.orders], [], [], _IDLE_S)[0]:
             order = Order.unpack(read_exactly(self.orders, ORDER_BYTES))
             self.num_runs += 1
+            self._shelve(order)
             Run(self, order).perform()
         os._exit(0)
+
+    def _shelve(self, order: Order) -> None:
+        """Takes in a suite that comes with an order; it is never read here."""
+        if self._shelf.holds(order.suite_digest) or not order.suite_bytes:
+            return
+        for digest in self._shelf.put(order.suite_digest, order.suite_bytes):
+            os.close(self._suites.pop(digest))
+        self._suites[order.suite_digest] = _out_of_the_way(take_in(self.orders, order.suite_bytes))
+
+    def suite(self, order: Order) -> int:
+        """The descriptor for the order's judge."""
+        return self._suites[order.suite_digest]
 
     @property
     def judge_uid(self) -> int:
@@ -212,7 +228,9 @@ class Run:
             job = pair.job_file(server.orders, order.job_bytes)
             lockdown.keep_descriptors(channel, report, job)
         else:
-            lockdown.keep_descriptors(server.orders, server.null, server.null, channel, report, *ends)
+            lockdown.keep_descriptors(
+                server.orders, server.null, server.null, channel, report, server.suite(order), *ends
+            )
         memory = 0 if is_pair else server.judge_memory + server.mapped_bytes
         lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
         if server.own_users:
@@ -223,7 +241,7 @@ class Run:
             lockdown.seal(server.executing_filter)
             pair.become_judge(server.pair)
         lockdown.seal(server.filter)
-        judge.run(0, order.job_bytes, 3, 4, (5, 6) if streams else None)
+        judge.run(0, order.job_bytes, 3, 4, 5, (6, 7) if streams else None)
 
     # -- watching
 

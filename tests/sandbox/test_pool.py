@@ -153,11 +153,11 @@ async def test_programs_that_end_their_slot_are_to_blame_while_a_fresh_one_works
     from sandbox.resident.protocol import Order, Result
 
     class FragileSlot(EmbeddedSlot):
-        async def run(self, order: Order, job: bytes, patience_s: float) -> tuple[Result, bytes]:
+        async def run(self, order: Order, job: bytes, patience_s: float, suite: bytes = b"") -> tuple[Result, bytes]:
             if b"64656164" in job:  # "dead" in hexadecimal, as sources travel
                 self.is_odd = True
                 raise SlotDiedError("ended by the program")
-            return await super().run(order, job, patience_s)
+            return await super().run(order, job, patience_s, suite)
 
     config = SandboxConfig(backend=Backend.EMBEDDED, slots=1)
     pool = SlotPool(config, lambda: FragileSlot(config))

@@ -131,6 +131,20 @@ def test_the_expected_value_cannot_be_found(assault: Assault, name: str) -> None
             assert name == "asking the judge", verdict
 
 
+@pytest.mark.parametrize("name", [name for name in SEARCHES if name != "asking the judge"])
+def test_a_large_suite_that_stays_in_the_slot_cannot_be_found(assault: Assault, name: str) -> None:
+    """As above, with a suite that the slot keeps for the programs after this one."""
+    filler = f"filler = {'y' * 20_000!r}"
+    assault(HEAD + SEARCHES[name] + FIND, "assert f(1) == SECRET", setup=filler, expect=Outcome.WRONG_ANSWER)
+
+
+def test_a_candidate_does_not_see_the_large_suite_of_a_run_before_it(assault: Assault) -> None:
+    filler = f"filler = {'y' * 20_000!r}\nhidden = 'SECRET' + '0123456789abcdef' * 2"
+    for name in ("descriptors", "own memory", "every object", "other processes"):
+        assault("def f(x): return x", "assert f(1) == 1", setup=filler, expect=Outcome.PASSED)
+        assault(HEAD + SEARCHES[name] + FIND, "assert f(1) == 'nothing'", expect=Outcome.PASSED)
+
+
 def test_the_search_would_find_what_is_there(assault: Assault) -> None:
     """The attacks' own positive control: a text of that form in the program itself is found."""
     for name in ("every object", "own memory", "frames"):
