@@ -10,6 +10,8 @@ from typing import Any, Self, TypeVar
 
 from problems.problem import Limits
 from sandbox.config import SandboxConfig
+from sandbox.errors import SandboxError
+from sandbox.judgement import infrastructure_error
 from sandbox.opening import open_executor
 from sandbox.verdict import Executor, Program, Suite, Verdict
 
@@ -24,6 +26,9 @@ class BlockingExecutor:
         config: SandboxConfig | None = None,
         opener: Callable[[SandboxConfig | None], Coroutine[Any, Any, Executor]] = open_executor,
     ) -> None:
+        config = config or SandboxConfig()
+        # As many as run or may wait: beyond that the pool would only hold callers.
+        self._at_once = config.slots + config.max_queued
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="sandbox", daemon=True)
         self._thread.start()
@@ -38,11 +43,25 @@ class BlockingExecutor:
         return self._wait(self._executor.run(program, suite, limits, stop_at_first_failure=stop_at_first_failure))
 
     def run_all(self, work: Iterable[tuple[Program, Suite, Limits]]) -> list[Verdict]:
-        """Verdicts in order; as many at once as there are slots."""
-        return self._wait(self._gather(list(work)))
+        """Verdicts in order. ``work`` is taken bit by bit, so it may be made while it is run.
 
-    async def _gather(self, work: list[tuple[Program, Suite, Limits]]) -> list[Verdict]:
-        return await asyncio.gather(*(self._executor.run(*item) for item in work))
+        What ``run`` would raise for one item is the detail of that item's infrastructure error: the others go on.
+        """
+        return self._wait(self._run_all(work))
+
+    async def _run_all(self, work: Iterable[tuple[Program, Suite, Limits]]) -> list[Verdict]:
+        verdicts: dict[int, Verdict] = {}
+        numbered = enumerate(work)
+
+        async def take() -> None:
+            for number, item in numbered:
+                try:
+                    verdicts[number] = await self._executor.run(*item)
+                except (SandboxError, ValueError) as error:
+                    verdicts[number] = infrastructure_error(len(item[1].cases), str(error))
+
+        await asyncio.gather(*(take() for _ in range(self._at_once)))
+        return [verdicts[number] for number in range(len(verdicts))]
 
     def close(self) -> None:
         """Ends everything that this executor started. May be called twice."""

@@ -38,6 +38,8 @@ class SandboxConfig(BaseModel):
     """Languages whose slots are started at once; those of another language are when its first program comes."""
     slots: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=1024)
     """Programs of one language run at once; each slot is one warm server."""
+    max_queued: int = Field(default=256, ge=0)
+    """Runs that may wait for a slot of a language; the caller of a further one waits before anything is made for it."""
     recycle_after: int = Field(default=2000, ge=1)
     """Runs after which a slot is replaced, as soon as its successor is warm."""
     memory_bytes: int = Field(default=1 << 30, ge=64 << 20)

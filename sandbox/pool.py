@@ -34,6 +34,15 @@ from sandbox.slot import Slot
 from sandbox.verdict import Isolation, Outcome, Program, Suite, Verdict
 
 _QUIET_WALL_FACTOR = 12.0
+# Beyond this a slot's own machinery would not work: it holds processes and descriptors of its own.
+_MOST = {
+    "cpu_s": 86_400.0,
+    "wall_s": 86_400.0,
+    "num_processes": 256,
+    "open_files": 1024,
+    "file_bytes": 1 << 40,
+    "output_bytes": 1 << 40,
+}
 _PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing counts as dead
 
 
@@ -57,9 +66,9 @@ class Work:
 class SlotPool:
     """Executor over slots that ``make_slot`` makes.
 
-    A run consumes an idle slot, waits for one if there is none, and is unblocked by the end of another run or by a
-    replacement slot's start. Slots are replaced after ``recycle_after`` runs, by one that is warm by then, and after
-    anything odd.
+    A run consumes a place in the bounded queue, then an idle slot; it waits for both, and is unblocked by the end of
+    another run or by a replacement slot's start. Its wall time begins in the slot. Slots are replaced after
+    ``recycle_after`` runs, by one that is warm by then, and after anything odd.
     """
 
     def __init__(self, config: SandboxConfig, make_slot: Callable[[], Slot], language: Language | None = None) -> None:
@@ -75,6 +84,7 @@ class SlotPool:
         self._quiet = asyncio.Lock()
         self._isolation: dict[Slot, Isolation] = {}
         self._is_closed = False
+        self._places = asyncio.Semaphore(config.slots + config.max_queued)
 
     async def start(self) -> None:
         """Starts and probes all slots. Raises SandboxError if they cannot be had as asked for."""
@@ -89,6 +99,10 @@ class SlotPool:
         self, program: Program, suite: Suite, limits: Limits, *, stop_at_first_failure: bool = True
     ) -> Verdict:
         """See ``Executor.run``. Raises LimitError or ValueError for what no slot could run."""
+        async with self._places:
+            return await self._run(program, suite, limits, stop_at_first_failure)
+
+    async def _run(self, program: Program, suite: Suite, limits: Limits, stop_at_first_failure: bool) -> Verdict:
         self._refuse_impossible(program, limits)
         if len(program.source) > self._config.max_source_bytes:
             return too_long(suite, len(program.source), self._config.max_source_bytes)
@@ -164,6 +178,9 @@ class SlotPool:
         name = self._language.name if self._language else PYTHON
         if program.language != name:
             raise ValueError(f"a program in {program.language!r} came to the slots of {name}")
+        for field, most in _MOST.items():
+            if getattr(limits, field) > most:
+                raise LimitError(f"limits.{field} is {getattr(limits, field)}, no slot takes more than {most}")
         if limits.memory_bytes > self._config.memory_bytes:
             raise LimitError(
                 f"limits.memory_bytes is {limits.memory_bytes}, the slots are made for {self._config.memory_bytes}: "
