@@ -6,6 +6,7 @@ to continue: program = prompt + completion.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,13 @@ def render_head(steps: Sequence[Step], language: str) -> str:
         f"    /**\n     * {specification(steps)}\n     */\n"
         f"    public static {_JAVA_TYPES[target]} {ENTRY_POINT}({_JAVA_TYPES[source]} {source}) {{\n"
     )
+
+
+def java_literal(value: list[int] | int | str) -> str:
+    """The value as an expression of Java; a list of it may be changed."""
+    if isinstance(value, list):
+        return f"new ArrayList<>(List.of({', '.join(map(str, value))}))" if value else "new ArrayList<Integer>()"
+    return json.dumps(value) if isinstance(value, str) else str(value)
 
 
 def _declared(lines: Sequence[str], known: set[str]) -> list[str]:

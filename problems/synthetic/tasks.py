@@ -14,11 +14,12 @@ from functools import lru_cache
 from typing import Any
 
 from problems.identity import derive_seed
+from problems.java import JavaSuite, read_imports, read_method
 from problems.problem import CompletionStyle, FunctionSuite, Problem, Split, Use
 from problems.synthetic.lists import LIST_OPERATIONS
 from problems.synthetic.numbers import NUMBER_OPERATIONS
 from problems.synthetic.operations import Code, Fault, Kind, Operation
-from problems.synthetic.rendering import ENTRY_POINT, Step, render_completion, render_head
+from problems.synthetic.rendering import ENTRY_POINT, Step, java_literal, render_completion, render_head
 from problems.synthetic.texts import TEXT_OPERATIONS
 
 OPERATIONS: tuple[Operation, ...] = LIST_OPERATIONS + NUMBER_OPERATIONS + TEXT_OPERATIONS
@@ -42,6 +43,16 @@ _NUM_CANDIDATE_INPUTS = 48
 _MIN_DISTINCT_OUTPUTS = 4
 _MAX_SHARE_OF_ONE_OUTPUT = 0.5
 _MAX_SHARE_AMONG_CANDIDATES = 0.8  # beyond this a program that is constant would be nearly right
+
+_JAVA_TEST = """class Main {
+    static void check(Object got, Object expected) {
+        if (!expected.equals(got)) { throw new RuntimeException("got " + got + ", expected " + expected); }
+    }
+
+    public static void main(String[] args) {
+%s    }
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,20 +104,15 @@ class CheckedTask:
     tests: tuple[Case, ...]
 
     def problem(self, language: str, split: Split) -> Problem:
-        """As a problem to continue. Java's tests are the pairs: a Java problem carries no suite yet."""
+        """As a problem to continue."""
         task = self.task
         prompt, completion = task.prompt(language), task.reference_completion(language)
-        suite = FunctionSuite(
-            (ENTRY_POINT,),
-            "",
-            tuple(f"assert {ENTRY_POINT}({test.given!r}) == {test.expected!r}" for test in self.tests),
-        )
         return Problem(
             id=f"synthetic/{language}/{task.label}",
             language=language,
             prompt=prompt,
             completion_style=CompletionStyle.CONTINUE,
-            suites={"main": suite} if language == "python" else {},
+            suites={"main": self._java_suite() if language == "java" else self._python_suite()},
             references=(prompt + completion,),
             reference_completions=(completion,),
             split=split,
@@ -115,6 +121,19 @@ class CheckedTask:
             source="synthetic",
             difficulty=float(len(task.steps)),
         )
+
+    def _python_suite(self) -> FunctionSuite:
+        cases = tuple(f"assert {ENTRY_POINT}({test.given!r}) == {test.expected!r}" for test in self.tests)
+        return FunctionSuite((ENTRY_POINT,), "", cases)
+
+    def _java_suite(self) -> JavaSuite:
+        method = read_method(self.task.prompt("java"), ENTRY_POINT)
+        calls = "".join(
+            f"        check({method.class_name}.{ENTRY_POINT}({java_literal(test.given)}), "
+            f"{java_literal(test.expected)});\n"
+            for test in self.tests
+        )
+        return JavaSuite((method,), _JAVA_TEST % calls, read_imports(self.task.prompt("java")))
 
 
 def composition_of(operations: Sequence[Operation]) -> str:

@@ -38,10 +38,10 @@ final class SourceText extends SimpleJavaFileObject {
         return text;
     }
 
-    /** A public class may have any name: what a file is called is our choice, not the program's. */
+    /** A public class may have any name: what a file is called is our choice. It declares no module or package. */
     @Override
     public boolean isNameCompatible(String simpleName, Kind kind) {
-        return kind == Kind.SOURCE;
+        return kind == Kind.SOURCE && !simpleName.endsWith("-info");
     }
 
     @Override
