@@ -137,3 +137,45 @@ def test_a_bound_of_one_with_one_very_slow_generator_neither_breaks_nor_stops_th
     assert len({str(trajectory.id) for _, trajectory in simulation.trained}) == 12 * 6 * SAMPLES
     versions = {len(turn.spans) for _, trajectory in simulation.trained for turn in trajectory.turns}
     assert max(versions) > 1, "no request was in flight over a push: this shows nothing"
+
+
+def test_scaling_from_one_to_four_to_two_scales_the_throughput_and_loses_nothing(monkeypatch) -> None:
+    """A closed loop of groups; completions a second, each time from 5 s after the scaling on."""
+    engine = StandInConfig(tokens_per_s=400.0, mean_tokens=60.0, max_num_seqs=4)
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(engine))
+    finished: list[tuple[float, TrajectoryId]] = []
+    places = iter(range(10**6))
+    asked = 0
+
+    async def worker(pool: GeneratorPool) -> None:
+        nonlocal asked
+        loop = asyncio.get_running_loop()
+        while loop.time() < 105.0:
+            asked += 1
+            async for generated in pool.stream(requests_of(stream_.at(next(places)))):
+                finished.append((loop.time(), generated.result.id))
+
+    async def run() -> GeneratorPool:
+        pool = GeneratorPool(GeneratorsConfig(count=1), SupervisionConfig(leave_timeout_s=5.0), cluster.report)
+        await pool.start(Path("m"), L0)
+        async with watched(pool.roster), asyncio.TaskGroup() as tasks:
+            for _ in range(16):
+                tasks.create_task(worker(pool))
+            await asyncio.sleep(35.0)
+            pool.scale(4)
+            await asyncio.sleep(35.0)
+            pool.scale(2)
+        return pool
+
+    stream_ = stream()
+    pool = run_virtually(run(), monkeypatch)
+    assert len(pool.roster.serving) == 2
+
+    def rate(start: float, end: float) -> float:
+        return sum(start <= at < end for at, _ in finished) / (end - start)
+
+    one, four, two = rate(5, 35), rate(40, 70), rate(75, 105)
+    print(f"completions/s with 1, 4, 2 generators: {one:.2f} {four:.2f} {two:.2f}")
+    assert 4 * 0.9 < four / one < 4 * 1.1
+    assert 2 * 0.9 < two / one < 2 * 1.1
+    assert len(finished) == len({identity for _, identity in finished}) == asked * SAMPLES
