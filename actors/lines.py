@@ -29,8 +29,9 @@ def append_line(path: Path, record: dict[str, Any], *, sync: bool = True) -> Non
             written = os.write(file, line)
             if written < len(line):  # the disk is full: the next line must not stand behind half of this one
                 os.write(file, line[written:])
-        except OSError:
+        except OSError as error:
             os.ftruncate(file, before)
+            error.filename = str(path)
             raise
         if sync:
             os.fsync(file)

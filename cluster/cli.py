@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import signal
 import sys
@@ -52,6 +53,17 @@ def _one_sentence(debug: bool) -> Iterator[None]:
             raise
         _error_console.print(f"crucible: {' '.join(str(error).split())}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(getattr(error, "exit_code", 1)) from None
+    except OSError as error:
+        if debug or error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        _error_console.print(
+            f"crucible: the disk is full{where}; make room, and the same command goes on where this run stopped",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise typer.Exit(1) from None
     except KeyboardInterrupt:
         _error_console.print("crucible: interrupted; the same command goes on where this run stopped", highlight=False)
         raise typer.Exit(_INTERRUPTED) from None

@@ -113,8 +113,9 @@ def write_journal(folder: Path, version: WeightsVersion, entries: Sequence[Journ
     try:
         pq.write_table(table, aside, compression="zstd")
         _sync(aside)
-    except OSError:  # a full disk: what was written of it must not fill it further
+    except OSError as error:  # a full disk: what was written of it must not fill it further
         aside.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)
         raise
     aside.rename(path)
     return path
