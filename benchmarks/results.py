@@ -1,4 +1,4 @@
-"""Runs every experiment whose arms are missing, and writes docs/results.md from the arms.
+"""Runs every experiment whose arms are missing, and writes docs/results.md and docs/performance.md from the arms.
 
 python -m benchmarks.results            runs, then writes
 python -m benchmarks.results --write    writes only
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks import quickstart
+from benchmarks import performance, quickstart
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
@@ -86,6 +86,7 @@ def main() -> None:
     body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
     machines = sorted({arm["machine"] for arm in arms})
     DOCS.write_text(_HEAD + body + (f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"))
+    performance.write()
 
 
 if __name__ == "__main__":
