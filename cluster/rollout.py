@@ -163,7 +163,7 @@ class Rollout:
                 self._sampling.max_new_tokens,
                 ask.temperature,
                 self._style.eos_token_ids,
-                self._style.stop,
+                (*self._style.stop, *ask.problem.stop_strings),
             )
             for index in range(ask.num_samples)
         ]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from problems.java import JavaSuite
+from problems.merged import MergedSuite
+from problems.stdio import StdioSuite
 
 
 class Use(StrEnum):
@@ -76,6 +78,9 @@ class FunctionSuite:
             raise ValueError("a suite needs at least one case: with none, every program would pass")
 
 
+Suite = FunctionSuite | StdioSuite | MergedSuite | JavaSuite
+
+
 class CompletionStyle(StrEnum):
     """How the program is made from prompt and completion."""
 
@@ -96,6 +101,7 @@ class Problem:
         references: reference programs (whole programs, not completions), the first the canonical one.
         reference_completions: the same as completions to this prompt, for SFT.
         limits: limits for one suite.
+        stop_strings: what ends a completion of this problem, beside what the run's prompt settings name.
         split, use, licence, source: provenance; ``use`` is enforced by the readers' callers.
         difficulty: a number that the data set gives or that the family defines; larger is harder.
     """
@@ -104,10 +110,11 @@ class Problem:
     language: str
     prompt: str
     completion_style: CompletionStyle
-    suites: Mapping[str, FunctionSuite | JavaSuite]
+    suites: Mapping[str, Suite]
     references: tuple[str, ...] = ()
     reference_completions: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    stop_strings: tuple[str, ...] = ()
     split: Split = Split.TEST
     use: Use = Use.TRAIN
     licence: str = ""

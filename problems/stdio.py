@@ -14,6 +14,7 @@ class Checker(StrEnum):
     TOKENS = "tokens"  # the same words, however they are spaced
     FLOATS = "floats"  # as TOKENS, and words that are decimal numbers on both sides may differ by a tolerance
     UNORDERED = "unordered"  # the same lines, as LINES has them, in any order
+    LAST_LINE = "last_line"  # the last line that is not empty, as LINES has it
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def probe():
         "seccomp": libc.prctl(21, 0, 0, 0, 0) == 2 and libc.unshare(0x10000000) != 0,
         "network": fails(socket.socket, socket.AF_INET) and fails(socket.socket, socket.AF_INET6),
         "read_only": fails(open, "/left_over", "w") and fails(open, "/usr/left_over", "w"),
-        "pid_namespace": os.getpid() == 1 and not os.path.exists("/proc/self"),
+        "pid_namespace": os.getpid() == 1 and not os.path.exists("/proc/self/status"),
     }
 """
 

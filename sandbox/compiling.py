@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from problems.problem import Limits
-from sandbox.judgement import shown
+from sandbox.judgement import script_verdict_of, shown
 from sandbox.languages.definition import Files, Language
 from sandbox.resident.protocol import End, Result
-from sandbox.verdict import Diagnostic, Isolation, Outcome, Program, Verdict
+from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Verdict
 
 ARTIFACT_BYTES = 16 << 20
 _TEXT_BYTES = 8 << 20  # of a compiler's own, as it travels
@@ -94,6 +94,15 @@ def run_step(language: Language, source_name: str, files: Files, limits: Limits)
         "address_space_bytes": address_space_of(language, limits),
         "file_bytes": limits.file_bytes,
     }
+
+
+def executed_of(language: Language, result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
+    """The verdict on one case. A runtime may say by its exit code that it ran out of memory."""
+    verdict = script_verdict_of(result, report, isolation)
+    if verdict.outcome is Outcome.RUNTIME_ERROR and 0 < language.memory_exit == result.candidate_exit:
+        case = CaseResult(Outcome.MEMORY_LIMIT, "the runtime ran out of memory")
+        return replace(verdict, outcome=case.outcome, cases=(case,))
+    return verdict
 
 
 def execute_job(step: dict[str, Any], limits: Limits) -> bytes:

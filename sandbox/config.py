@@ -50,6 +50,8 @@ class SandboxConfig(BaseModel):
     """Verdicts remembered, so that a program which comes again is not run again; 0: each is run."""
     max_source_bytes: int = Field(default=1 << 20, ge=1)
     """A longer program is refused as a compile error."""
+    refuse_merged: bool = False
+    """Refuse suites that run in the program's own process, whose passes can be forged (``trust="merged"``)."""
     runtime: str | None = None
     """Docker only: the container runtime, such as ``runsc`` for gVisor; the engine's default if not given."""
     start_timeout_s: float = Field(default=60.0, gt=0)

@@ -21,6 +21,9 @@ from docker.types import LogConfig, Ulimit
 from sandbox import shipping
 from sandbox.config import Profile, SandboxConfig
 from sandbox.errors import SlotDiedError
+from sandbox.interpreter import this_interpreter
+from sandbox.languages.definition import Language
+from sandbox.roots import PYTHON
 from sandbox.slot import Connection, Slot, last_line
 from sandbox.verdict import Isolation
 
@@ -86,10 +89,11 @@ def _remove(container: Container) -> None:
 class DockerSlot(Slot):
     """A container that lives as long as its standard input."""
 
-    def __init__(self, config: SandboxConfig, client: docker.DockerClient, image: str, python: str) -> None:
-        """``python``: the path of the interpreter in the image."""
-        super().__init__(config)
-        self._python = python
+    def __init__(
+        self, config: SandboxConfig, client: docker.DockerClient, image: str, language: Language | None = None
+    ) -> None:
+        super().__init__(config, language)
+        self._python = PYTHON if language else this_interpreter().executable_in_root
         self._client = client
         self._image = image
         self._container: Container | None = None

@@ -13,7 +13,8 @@ from typing import Any
 from sandbox import shipping
 from sandbox.config import SandboxConfig
 from sandbox.interpreter import this_interpreter
-from sandbox.roots import PYTHON
+from sandbox.languages.definition import Language
+from sandbox.roots import PYTHON, find_root
 from sandbox.slot import Connection, Slot, last_line
 from sandbox.verdict import Isolation
 
@@ -24,10 +25,10 @@ _END_S = 5.0
 class EmbeddedSlot(Slot):
     """Root makes the namespaces directly; an ordinary user by way of a user namespace."""
 
-    def __init__(self, config: SandboxConfig, root: Path | None = None) -> None:
-        """``root``: a tree that brings a Python of its own; the machine's Python alone if not given."""
-        super().__init__(config)
-        self._root = root
+    def __init__(self, config: SandboxConfig, language: Language | None = None) -> None:
+        """``language``: the slot gets its root; that of the machine's Python if not given. Raises ImageMissingError."""
+        super().__init__(config, language)
+        self._root = find_root(language) if language else None
 
     _process: Process | None = None
     _errors: asyncio.Task[None] | None = None

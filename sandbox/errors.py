@@ -23,5 +23,9 @@ class LimitError(SandboxError, ValueError):
     """A limit is larger than the slot was made for."""
 
 
+class MergedRefusedError(SandboxError, ValueError):
+    """A suite runs in the program's own process, and the settings want none of that."""
+
+
 class SlotDiedError(SandboxError):
     """A slot ended in the middle of a run. Handled inside: the run is tried again in another one."""

@@ -27,7 +27,7 @@ from sandbox.languages import PYTHON, Language, language_of
 BUILD_COMMAND = "make images"
 _REPOSITORY = "crucible-sandbox"
 _LABEL, _LANGUAGE_LABEL = "crucible.definition", "crucible.language"
-USUAL = (PYTHON, "java", "cpp")
+USUAL = (PYTHON, "java", "cpp", "javascript")
 # Raise it when what is put into the image, or how, changes.
 _DEFINITION = "2"
 _FOLDERS = ("dev", "etc", "proc", "sys", "tmp", "usr", "usr/bin")

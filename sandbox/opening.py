@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sandbox import roots
 from sandbox.caching import CachingExecutor
 from sandbox.config import Backend, SandboxConfig
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError, SlotDiedError
-from sandbox.interpreter import this_interpreter
 from sandbox.java.pool import JavaPool
 from sandbox.languages import JAVA, PYTHON, Language, language_of
 from sandbox.polyglot import Polyglot
@@ -72,8 +70,7 @@ def _docker_pool(config: SandboxConfig, language: Language | None) -> SlotPool |
             raise
         return None
     sweep(client)
-    python = this_interpreter().executable_in_root if language is None else roots.PYTHON
-    return _pool(config, lambda: DockerSlot(config, client, image, python), language)
+    return _pool(config, lambda: DockerSlot(config, client, image, language), language)
 
 
 async def open_embedded(
@@ -81,8 +78,7 @@ async def open_embedded(
 ) -> SlotPool:
     """Started slots of a language without an engine. Raises as ``open_executor`` does."""
     language = _definition(name)
-    root = roots.find_root(language) if language else None
-    pool = _pool(config, lambda: slot_type(config, root), language)
+    pool = _pool(config, lambda: slot_type(config, language), language)
     try:
         await pool.start()
     except SlotDiedError as error:

@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 from problems.java import JavaSuite
-from problems.problem import Limits
+from problems.merged import MergedSuite
+from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioSuite
 from sandbox import canary
-from sandbox.compiling import Compiled, address_space_of, compile_job, compiled_of, execute_job, run_step
+from sandbox.compiling import Compiled, address_space_of, compile_job, compiled_of, execute_job, executed_of, run_step
 from sandbox.config import SandboxConfig
-from sandbox.errors import LimitError, SandboxError, SlotDiedError
+from sandbox.errors import LimitError, MergedRefusedError, SandboxError, SlotDiedError
 from sandbox.judgement import (
     case_of,
     infrastructure_error,
@@ -29,6 +30,7 @@ from sandbox.judgement import (
     verdict_of,
 )
 from sandbox.languages import PYTHON, Language
+from sandbox.merging import merge, merged_verdict
 from sandbox.resident.protocol import End, Kind, Result
 from sandbox.slot import Slot
 from sandbox.verdict import Isolation, Outcome, Program, Suite, Verdict
@@ -106,15 +108,24 @@ class SlotPool:
         self._refuse_impossible(program, limits)
         if len(program.source) > self._config.max_source_bytes:
             return too_long(suite, len(program.source), self._config.max_source_bytes)
+        if isinstance(suite, MergedSuite):
+            self._refuse_merged()
+            whole, printing = merge(program, suite)
+            return merged_verdict(program, await self._run_split(whole, printing, limits, stop=stop_at_first_failure))
+        return await self._run_split(program, suite, limits, stop=stop_at_first_failure)
+
+    async def _run_split(
+        self, program: Program, suite: FunctionSuite | StdioSuite | JavaSuite, limits: Limits, *, stop: bool
+    ) -> Verdict:
         if self._language is not None:
-            return await self._run_foreign(self._language, program, suite, limits, stop=stop_at_first_failure)
+            return await self._run_foreign(self._language, program, suite, limits, stop=stop)
         if isinstance(suite, StdioSuite):
             work = Work(script_job_of(program, limits), 1, limits, script_verdict_of, Kind.SCRIPT)
-            return await self._run_cases(suite, work, stop=stop_at_first_failure)
+            return await self._run_cases(suite, work, stop=stop)
         if isinstance(suite, JavaSuite):
             raise ValueError(f"a suite of tests in Java cannot judge a program in {program.language}")
         read = partial(verdict_of, len(suite.cases))
-        job = job_of(program, limits, stop=stop_at_first_failure)
+        job = job_of(program, limits, stop=stop)
         return await self.run_work(Work(job, len(suite.cases), limits, read, suite=suite_of(suite)))
 
     async def _run_foreign(
@@ -129,7 +140,8 @@ class SlotPool:
         step = run_step(language, language.name_of(program.source), compiled.files, limits)
         limits = replace(limits, num_processes=limits.num_processes + language.num_threads)
         space = address_space_of(language, limits)
-        work = Work(execute_job(step, limits), 1, limits, script_verdict_of, Kind.EXECUTE, space)
+        read = partial(executed_of, language)
+        work = Work(execute_job(step, limits), 1, limits, read, Kind.EXECUTE, space)
         return await self._run_cases(suite, work, stop=stop)
 
     async def _compile(self, language: Language, program: Program, limits: Limits, num_cases: int) -> Verdict:
@@ -171,6 +183,12 @@ class SlotPool:
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(slot.end() for slot in self._slots), return_exceptions=True)
         self._slots.clear()
+
+    def _refuse_merged(self) -> None:
+        if self._config.refuse_merged:
+            raise MergedRefusedError(
+                "the suite's tests would share the program's process, and refuse_merged of the sandbox settings is on"
+            )
 
     def _refuse_impossible(self, program: Program, limits: Limits) -> None:
         if self._is_closed:

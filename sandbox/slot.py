@@ -13,6 +13,7 @@ from typing import Any
 from sandbox import shipping
 from sandbox.config import SandboxConfig
 from sandbox.errors import SlotDiedError
+from sandbox.languages.definition import Language
 from sandbox.resident.protocol import LENGTH, RESULT_BYTES, Order, Result
 from sandbox.resident.shelf import LEAST_BYTES, MAX_BYTES, Shelf
 from sandbox.verdict import Isolation
@@ -46,8 +47,10 @@ def last_line(written: bytes) -> str:
 class Slot(abc.ABC):
     """A place in which one program runs at a time. Subclasses start the server and end it."""
 
-    def __init__(self, config: SandboxConfig) -> None:
+    def __init__(self, config: SandboxConfig, language: Language | None = None) -> None:
+        """``language``: what the slot's root is for; Python if not given."""
         self.config = config
+        self.language = language
         self.num_runs = 0
         self.is_odd = False
         """Something happened here that should not: to be replaced before the next run."""
@@ -108,6 +111,7 @@ class Slot(abc.ABC):
         settings = {
             "first_uid": _FIRST_UID + random.randrange(_NUM_UID_RANGES) * _UIDS_PER_SLOT,
             "judge_memory_bytes": self.config.judge_memory_bytes,
+            "shows_proc": self.language is not None and self.language.needs_proc,
             **self.settings(),
             **self._added_settings,
         }

@@ -6,11 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from problems.java import JavaSuite
-from problems.problem import FunctionSuite, Limits
-from problems.stdio import StdioSuite
-
-Suite = FunctionSuite | StdioSuite | JavaSuite
+from problems.problem import Limits, Suite
 
 
 class Outcome(StrEnum):

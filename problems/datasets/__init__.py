@@ -9,6 +9,7 @@ from problems.datasets.evalplus import read_humanevalplus, read_mbppplus
 from problems.datasets.humaneval import read_humaneval
 from problems.datasets.mbjp import read_mathqa_java, read_mbjp
 from problems.datasets.mbpp import ID_PREFIX, read_mbpp
+from problems.datasets.multipl_e import read_multipl_e
 from problems.problem import Problem
 from problems.synthetic import parse_synthetic, synthetic_problems
 
@@ -19,6 +20,7 @@ _FILE_READERS: dict[str, Callable[[Path], list[Problem]]] = {
     "mbjp": read_mbjp,
     "mbpp": read_mbpp,
     "mbppplus": read_mbppplus,
+    "multipl-e": read_multipl_e,
 }
 _FORMS = (*(f"{kind}:FILE" for kind in _FILE_READERS), "synthetic:FIELD=VALUE,..")
 

@@ -47,6 +47,7 @@ class Language:
         dropped: patterns of files of the root that no program needs.
         links: place -> target of links that packages' own scripts would have made.
         files: place -> content of files of ours that are put into the root.
+        needs_proc: the runtime wants to see /proc; it then gets that of its own pid namespace, processes only.
         finish: commands to run in the finished root, by its own loader: each a path in the root and its words.
         finish_inside: commands that are run after those with the root as their own, and the run's environment. They
             make programs start faster, and are left out where nobody may do that (see ``roots.py``).
@@ -69,6 +70,7 @@ class Language:
     dropped: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict[str, str])
     files: Callable[[], dict[str, bytes]] = dict[str, bytes]
+    needs_proc: bool = False
     finish: tuple[tuple[str, ...], ...] = ()
     finish_inside: tuple[tuple[str, ...], ...] = ()
 

@@ -44,6 +44,7 @@ _CHECKERS: dict[str, Callable[[bytes, bytes], bool]] = {
     "exact": lambda printed, expected: printed == expected,
     "lines": lambda printed, expected: _lines(printed) == _lines(expected),
     "tokens": lambda printed, expected: printed.split() == expected.split(),
+    "last_line": lambda printed, expected: _lines(printed)[-1:] == _lines(expected)[-1:],
     "unordered": lambda printed, expected: Counter(_lines(printed)) == Counter(_lines(expected)),
 }
 

@@ -65,11 +65,16 @@ def unmount_if_there(target: bytes) -> None:
     _libc.umount2(target, _MNT_DETACH)
 
 
-def private_view(scratch_mb: int = 16) -> None:
-    """Own mount and ipc namespace: no /proc, no /sys, an empty /tmp that ends with the namespace."""
+def private_view(scratch_mb: int, *, shows_proc: bool = False) -> None:
+    """Own mount and ipc namespace: no /proc, no /sys, an empty /tmp that ends with the namespace.
+
+    ``shows_proc``: /proc is there, with the processes of the caller's own pid namespace and nothing of the kernel's.
+    """
     unshare(CLONE_NEWNS | CLONE_NEWIPC)
     for hidden in (b"/proc", b"/sys"):
         unmount_if_there(hidden)
+    if shows_proc:
+        mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, b"subset=pid")
     mount(b"scratch", _SCRATCH, b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, _SCRATCH_OPTIONS % scratch_mb)
 
 

@@ -69,6 +69,7 @@ _EXECUTING: dict[str, tuple[int, int]] = {"execve": (59, 221), "execveat": (322,
 # Allowed for some arguments only.
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SIGACTION, _PRLIMIT, _SOCKET = (13, 134), (302, 261), (41, 198)
+_SCHEDULER = (144, 119)
 
 
 def _argument(index: int) -> tuple[int, int, int, int]:
@@ -99,16 +100,19 @@ def _instructions(machine: str, executes: bool) -> list[tuple[int, int, int, int
         _CLONE: [_argument(0), (_JUMP_SET, 0, 1, _NAMESPACE_FLAGS), _refuse(errno.EPERM), _PERMIT],
         # clone3 hides its flags behind a pointer; without it the C library falls back to clone.
         _CLONE3: [_refuse(errno.ENOSYS)],
-        # A parent that ignores SIGCHLD hides its children's CPU time from its own parent's accounts.
+        # A parent that ignores SIGCHLD hides its children's CPU time from its own parent's accounts. Some runtimes give
+        # up where they cannot set it, or their threads' class: they are told that it is done, and nothing is.
         _SIGACTION: [
             _argument(0), (_JUMP_EQUAL, 0, 6, _SIGCHLD),
             _argument(1), (_JUMP_EQUAL, 0, 3, 0),
             _argument_high(1), (_JUMP_EQUAL, 0, 1, 0), _PERMIT,
-            _refuse(errno.EPERM), _PERMIT,
+            _refuse(0 if executes else errno.EPERM), _PERMIT,
         ],
         _PRLIMIT: [_argument(0), (_JUMP_EQUAL, 0, 1, 0), _PERMIT, _refuse(errno.EPERM)],  # its own limits only
         _SOCKET: [_argument(0), (_JUMP_EQUAL, 0, 1, _AF_UNIX), _PERMIT, _refuse(errno.EAFNOSUPPORT)],
     }  # fmt: skip
+    if executes:
+        rules[_SCHEDULER] = [_refuse(0)]
     for numbers, body in rules.items():
         program += [(_JUMP_EQUAL, 0, len(body), numbers[column]), *body]
     allowed = {**_ALLOWED, **_EXECUTING} if executes else _ALLOWED

@@ -58,13 +58,15 @@ PRELOADED = (
 
 class Server:
     """One slot. ``settings``: ``namespaces`` (or a uid a run), ``own_users`` (no root outside), ``first_uid``,
-    ``judge_memory_bytes``, ``hard_memory`` (a control group bounds the slot's memory), and in some languages
-    ``pair``: what judge and candidate become in runs of that kind (see ``pair.py``)."""
+    ``judge_memory_bytes``, ``hard_memory`` (a control group bounds the slot's memory), ``shows_proc`` (programs that
+    the candidate becomes see /proc), and in some languages ``pair``: what judge and candidate become in runs of that
+    kind (see ``pair.py``)."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.namespaces: bool = settings["namespaces"]
         self.own_users: bool = settings["own_users"]
         self.hard_memory: bool = settings["hard_memory"]
+        self.shows_proc: bool = settings["shows_proc"]
         self.first_uid: int = settings["first_uid"]
         self.judge_memory: int = settings["judge_memory_bytes"]
         self.pair: dict[str, Any] = settings.get("pair", {})
@@ -189,7 +191,8 @@ class Run:
         lockdown.prefer_for_oom()
         own_proc = os.open("/proc/self", os.O_PATH | os.O_DIRECTORY) if server.own_users else -1
         if server.namespaces:
-            lockdown.private_view(_COMPILE_SCRATCH_MB if self._kind is Kind.COMPILE else _SCRATCH_MB)
+            scratch_mb = _COMPILE_SCRATCH_MB if self._kind is Kind.COMPILE else _SCRATCH_MB
+            lockdown.private_view(scratch_mb, shows_proc=server.shows_proc and self._kind.becomes_another)
             scratch = "/tmp"
         else:
             scratch = server.sweeper.make_scratch(uid)

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,16 @@ def test_the_test_split_may_be_evaluated_and_not_trained_on() -> None:
     check_inputs([PPOStage(name="p", policy="stage:a", problems=TRAIN)])
     with pytest.raises(ConfigError, match=r"stages\.p\.problems: .* may not be trained on \(use train, split test\)"):
         check_inputs([PPOStage(name="p", policy="stage:a", problems=TEST)])
+
+
+def test_what_a_licence_keeps_for_evaluation_may_not_be_trained_on(tmp_path: Path) -> None:
+    path = tmp_path / "humaneval-cpp.jsonl"
+    row = {"name": "a", "language": "cpp", "prompt": "int f() {", "tests": "}\nint main() {}", "stop_tokens": ["\n}"]}
+    path.write_text(json.dumps(row))
+    source = (ProblemSource(spec=f"multipl-e:{path}"),)
+    check_inputs([EvaluateStage(name="e", model="stage:a", problems=source)])
+    with pytest.raises(ConfigError, match=r"'MultiPL-E/cpp/a' may not be trained on \(use evaluate, split test\)"):
+        check_inputs([PPOStage(name="p", policy="stage:a", problems=source)])
 
 
 def test_a_malformed_row_is_named_with_file_and_line(tmp_path: Path) -> None:
