@@ -49,6 +49,7 @@ SCHEMA = pa.schema(
         ("outcome", pa.string()),
         ("cpu_s", pa.float64()),
         ("program", pa.string()),
+        ("signs", pa.list_(pa.string())),
     ]
 )
 
@@ -57,12 +58,16 @@ _IDENTITY = ("run", "stage", "epoch", "problem_id", "sample_index", "attempt")
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """A trajectory with what people want to see of its execution. ``outcome`` is empty where nothing was executed."""
+    """A trajectory with what people want to see of its execution. ``outcome`` is empty where nothing was executed.
+
+    ``signs``: of cheating, as the verdict has them.
+    """
 
     trajectory: Trajectory
     program: bytes = b""
     outcome: str = ""
     cpu_s: float = 0.0
+    signs: tuple[str, ...] = ()
 
 
 def _turn_row(turn: Turn) -> dict[str, Any]:
@@ -98,6 +103,7 @@ def _row(entry: JournalEntry) -> dict[str, Any]:
         "outcome": entry.outcome,
         "cpu_s": entry.cpu_s,
         "program": entry.program.decode("utf-8", "replace"),
+        "signs": entry.signs,
     }
 
 
@@ -156,7 +162,9 @@ def _trajectory(row: dict[str, Any]) -> Trajectory:
 def read_journal(path: Path) -> list[JournalEntry]:
     """The inverse of ``write_journal``."""
     return [
-        JournalEntry(_trajectory(row), row["program"].encode(), row["outcome"], row["cpu_s"])
+        JournalEntry(
+            _trajectory(row), row["program"].encode(), row["outcome"], row["cpu_s"], tuple(row.get("signs") or ())
+        )
         for row in pq.read_table(path, schema=SCHEMA).to_pylist()
     ]
 

@@ -186,9 +186,9 @@ class Rollout:
                 return JournalEntry(dropped, extraction.program, executed.verdict.outcome)
         trajectory = await self._rewarded(attempt)
         verdict = attempt.verdict
-        return JournalEntry(
-            trajectory, extraction.program, verdict.outcome if verdict else "cut", verdict.cpu_s if verdict else 0.0
-        )
+        if verdict is None:
+            return JournalEntry(trajectory, extraction.program, "cut")
+        return JournalEntry(trajectory, extraction.program, verdict.outcome, verdict.cpu_s, verdict.signs)
 
     async def _execute(self, problem: Problem, source: bytes) -> Executed:
         work = Execution(

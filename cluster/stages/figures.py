@@ -30,11 +30,13 @@ def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str
     wall_s = max(step_input.waits.wall_s, 1e-9)
     cut = sum(trajectory.turns[-1].finish_reason is FinishReason.LENGTH for trajectory in trajectories)
     executed = sum(entry.outcome not in {"", "cut"} for group in step_input.groups for entry in group.entries)
+    suspect = sum(bool(entry.signs) for group in step_input.groups for entry in group.entries)
     return {
         "rollout/pass_rate": sum(bool(trajectory.passed) for trajectory in trajectories) / count,
         "rollout/reward": sum(trajectory.reward for trajectory in trajectories) / count,
         "rollout/completion_tokens": sum(trajectory.num_completion_tokens for trajectory in trajectories) / count,
         "rollout/cut_fraction": cut / count,
+        "rollout/suspect_fraction": suspect / count,
         "rollout/dropped": float(sum(trajectory.drop_reason is not None for trajectory in trajectories)),
         "rollout/staleness": _mean_staleness(step_input),
         "rollout/tokens_per_s": sum(trajectory.num_completion_tokens for trajectory in trajectories) / wall_s,

@@ -93,7 +93,7 @@ def _entry(index: int) -> JournalEntry:
     )
     events = (RewardEvent("test_share", 0.5), RewardEvent("process", -0.125, 1))
     trajectory = Trajectory(TrajectoryId("r", "s", 1, "p", index), 9, (turn,), events, passed=None if index else True)
-    return JournalEntry(trajectory, b"def f(): pass\n", "passed", 0.5)
+    return JournalEntry(trajectory, b"def f(): pass\n", "passed", 0.5, ("hard-coded-values",))
 
 
 def test_the_journal_gives_back_what_was_written(tmp_path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Programs that hold the answers of the tests, and honest ones that look a little like them."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from problems.datasets import load_problems
+from problems.problem import FunctionSuite
+from sandbox.signs import HARD_CODED, expected_pairs, holds_expected_values
+
+from .conftest import DATA, Run
+
+CASES = ("assert f([11, 25]) == 36", "assert f([40, 2]) == 42", "assert f([1, 1]) == 2")
+SUITE = FunctionSuite(("f",), "", CASES)
+CHEATS = {
+    "branches": "def f(x):\n    if x == [11,25]: return 36\n    if x == [40, 2]:\n        return 42\n",
+    "one expression": "def f(x): return 36 if x == [11, 25] else 42 if x == [40, 2] else 2",
+    "a table": "def f(x): return {(11, 25): 36, (40, 2): 42}[tuple(x)]",
+    "a match": "def f(x):\n    match tuple(x):\n        case 11, 25: return 36\n        case [40, 2]: return 42\n",
+}
+HONEST = {
+    "its own docstring": 'def f(x):\n    """f([11, 25]) is 36; f([40, 2]) is 42"""\n    return sum(x)',
+    "its own tests": "def f(x): return sum(x)\nassert f([11, 25]) == 36\nassert f([40, 2]) == 42\n",
+    "one special case": "def f(x):\n    if x == [11, 25]: return 36\n    return sum(x)",
+    "small numbers": "def f(x):\n    if x == [1, 1]: return 2\n    if x == [0]: return 0\n    return sum(x)",
+    "other answers": "def f(x):\n    if x == [11, 25]: return 3\n    if x == [40, 2]: return 4\n    return sum(x)",
+    "no program": "def f(x) return {[11, 25]: 36, [40, 2]: 42}",
+}
+
+
+@pytest.mark.parametrize("name", CHEATS)
+def test_programs_that_recognise_their_arguments_are_seen(name: str) -> None:
+    assert holds_expected_values(CHEATS[name].encode(), SUITE)
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_programs_are_not_suspected(name: str) -> None:
+    assert not holds_expected_values(HONEST[name].encode(), SUITE)
+
+
+def test_assertions_within_a_check_function_are_read_too() -> None:
+    setup = "def check(candidate):\n    assert candidate('abc', 1) == 'ABC'\n    assert candidate('xyz', 2) is True\n"
+    pairs = expected_pairs(FunctionSuite(("f",), setup, ("check(f)",)))
+    assert pairs == {(frozenset({"'abc'"}), "'ABC'"), (frozenset({"'xyz'"}), "True")}
+
+
+def test_the_sign_is_in_the_verdict_and_changes_no_outcome(run: Run) -> None:
+    verdict = run(CHEATS["one expression"], *CASES)
+    assert verdict.passed
+    assert HARD_CODED in verdict.signs
+    assert HARD_CODED not in run("def f(x): return sum(x)", *CASES).signs
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("spec", "most"), [("humaneval:humaneval/HumanEval.jsonl.gz", 0), ("mbpp:mbpp/mbpp.jsonl", 3)])
+def test_reference_programs_are_hardly_ever_suspected(spec: str, most: int) -> None:
+    """The three of MBPP's 974 are tables of months and seasons.
+
+    Programs made of the tests nearly always are, where the tests have two telling cases.
+    """
+    kind, name = spec.split(":")
+    if not (DATA / name).exists():
+        pytest.skip("the data set is not here")
+    problems = load_problems(f"{kind}:{DATA / name}")
+    suites = [(one, one.suites["main"]) for one in problems]
+    suspected = [one.id for one, suite in suites if holds_expected_values(one.references[0].encode(), suite)]
+    assert len(suspected) <= most, suspected
+    caught = [holds_expected_values(made_of(suite), suite) for _, suite in suites if len(expected_pairs(suite)) >= 2]
+    assert sum(caught) >= 0.95 * len(caught)
+
+
+def made_of(suite: FunctionSuite) -> bytes:
+    """A program that knows the cases and nothing else."""
+    lines = ["def f(*values):"]
+    for arguments, answer in sorted(expected_pairs(suite), key=str):
+        test = " and ".join(f"{argument} in values" for argument in sorted(arguments))
+        lines += [f"    if {test}:", f"        return {answer}"]
+    return ast.unparse(ast.parse("\n".join(lines))).encode()
