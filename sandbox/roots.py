@@ -80,7 +80,7 @@ def build_root(language: Language) -> Path:
         if shutil.which(tool) is None:
             raise SandboxError(
                 f"{tool} is missing, so the root for {language.name} cannot be made here: use the docker backend with "
-                "an image from deploy/docker/sandbox.Dockerfile"
+                f"an image by `python -m sandbox.images --dockerfile {language.name} | docker build -`"
             )
     with _only_one(folder / f".lock-{language.name}"), tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as work:
         apt = _Apt(Path(work))
