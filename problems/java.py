@@ -47,6 +47,7 @@ class JavaSuite:
         imports: import declarations for stubs and test.
         members: trusted source of members that stand in the stub of ``main_class`` itself, as MultiPL-E has its main.
         main_class: the class whose ``main`` is run.
+        tail: what is put after the program, where completions stop before the braces that close it.
     """
 
     methods: tuple[JavaMethod, ...]
@@ -54,6 +55,7 @@ class JavaSuite:
     imports: str = ""
     members: str = ""
     main_class: str = "Main"
+    tail: str = ""
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -70,6 +72,24 @@ class JavaSuite:
     def cases(self) -> tuple[str, ...]:
         """One: a ``main`` that throws has no way to go on."""
         return (f"{self.main_class}.main",)
+
+
+def suite_of_members(prompt: str, tests: str) -> JavaSuite:
+    """The suite of a row of MultiPL-E: a prompt that ends in the head of a static method, and tests that close it and
+    go on with members of the same class, ``main`` among them.
+
+    Raises:
+        ValueError: if prompt or tests are of another form.
+    """
+    code = _LITERAL.sub(" ", _without_comments(prompt))
+    heads = re.findall(r"([A-Za-z_$][\w$]*)\s*\([^()]*\)\s*\{\s*\Z", code)
+    body = tests.strip()
+    if not heads:
+        raise ValueError("the prompt does not end in the head of a method")
+    if not body.startswith("}") or not body.endswith("}") or len(body) < 2:
+        raise ValueError("the tests do not begin and end with closing braces")
+    method = read_method(prompt, heads[0])
+    return JavaSuite((method,), "", read_imports(prompt), body[1:-1], method.class_name, "\n    }\n}\n")
 
 
 def read_imports(source: str) -> str:

@@ -15,6 +15,8 @@ _SMALL = (
     "-XX:ReservedCodeCacheSize=64m", "-XX:CompressedClassSpaceSize=64m", "-XX:+DisplayVMOutputToStderr",
     "-Duser.language=en",
 )  # fmt: skip
+# Most of what such a short life would compile is not used enough to pay for it.
+_PATIENT = "-XX:CompileThresholdScaling=10"
 _CLASS_PATH = f"{OURS}:{TUPLES}"
 _BELOW_ROOT = FOLDER.lstrip("/")
 _JUDGE_HEAP_MB, _COMPILER_HEAP_MB = 768, 384
@@ -27,8 +29,8 @@ def _words(java: str, image: str, *rest: str) -> list[str]:
 def pair_words(java: str) -> dict[str, list[str]]:
     """Of candidate and judge; ``{memory_mb}`` is the run's memory limit."""
     return {
-        "candidate": [*_words(java, RUN_IMAGE, "-Xms16m", "-Xmx{memory_mb}m"), "crucible.Candidate"],
-        "judge": [*_words(java, RUN_IMAGE, "-Xms16m", f"-Xmx{_JUDGE_HEAP_MB}m"), "crucible.Judge"],
+        "candidate": [*_words(java, RUN_IMAGE, _PATIENT, "-Xms16m", "-Xmx{memory_mb}m"), "crucible.Candidate"],
+        "judge": [*_words(java, RUN_IMAGE, _PATIENT, "-Xms16m", f"-Xmx{_JUDGE_HEAP_MB}m"), "crucible.Judge"],
     }
 
 

@@ -73,7 +73,9 @@ class JavaPool(SlotPool):
             return infrastructure_error(1, f"the suite cannot be judged apart: {error}")
         if not isinstance(tests, Compiled):
             return _broken_suite(tests)
-        compiled = await self._compilers.compile([(_SOURCE_FILE, program.source), (LINK_FILE, link)])
+        compiled = await self._compilers.compile(
+            [(_SOURCE_FILE, program.source + suite.tail.encode()), (LINK_FILE, link)]
+        )
         if not isinstance(compiled, Compiled):
             return compiled
         return await self._run_pair(language, suite, compiled.files, tests.files, limits)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from problems.datasets import load_problems
-from problems.java import JavaMethod, JavaSuite, read_imports, read_method
+from problems.java import JavaMethod, JavaSuite, read_imports, read_method, suite_of_members
 from problems.problem import CompletionStyle, Split
 
 ROW = {
@@ -107,3 +107,21 @@ def _written(tmp_path: Path, row: Mapping[str, object]) -> Path:
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(row) + "\n")
     return path
+
+
+MULTIPL_E = "import java.util.*;\nclass Problem {\n    // f(1)\n    public static long f(long a) {\n"
+
+
+def test_a_row_of_multipl_e_becomes_stubs_with_members() -> None:
+    tests = "    }\n    public static void main(String[] args) {\n    assert(f(1l) == (2l));\n    }\n\n}\n"
+    suite = suite_of_members(MULTIPL_E, tests)
+    assert suite.methods == (JavaMethod("Problem", "f", "long", ("long",)),)
+    assert suite.main_class == "Problem"
+    assert suite.members.split() == tests.split()[1:-1]
+    assert (MULTIPL_E + suite.tail).count("{") == (MULTIPL_E + suite.tail).count("}")
+
+
+@pytest.mark.parametrize(("prompt", "tests"), [("class Problem {", "} }"), (MULTIPL_E, "main"), (MULTIPL_E, "}")])
+def test_a_row_of_another_form_is_refused(prompt: str, tests: str) -> None:
+    with pytest.raises(ValueError, match=r"the (prompt|tests)"):
+        suite_of_members(prompt, tests)

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from problems.datasets import load_problems
-from problems.java import JavaMethod, JavaSuite
-from problems.problem import FunctionSuite, Limits
+from problems.java import JavaMethod, JavaSuite, suite_of_members
+from problems.problem import FunctionSuite, Limits, Split
 from problems.stdio import StdioCase, StdioSuite
+from problems.synthetic import SyntheticConfig, checked_tasks
 from sandbox import BlockingExecutor, Outcome, Program, Verdict
 from sandbox.errors import ImageMissingError
 
@@ -165,11 +166,12 @@ def test_a_suite_whose_main_is_missing_fails_no_program(judge: Run) -> None:
 
 
 def test_a_main_among_the_stubs_members_as_multipl_e_has_it(judge: Run) -> None:
-    main = "public static void main(String[] args) { assert(f(1l) == (2l)); assert(f(5l) == (6l)); }"
-    suite = JavaSuite((JavaMethod("Problem", "f", "long", ("long",)),), "", "import java.util.*;", main, "Problem")
-    right = "import java.util.*;\nclass Problem { public static long f(long a) { return a + 1; } }"
-    assert judge(right, suite).passed
-    assert judge(right.replace("+ 1", "+ 2"), suite).outcome is Outcome.WRONG_ANSWER
+    tests = "}\npublic static void main(String[] args) { assert(f(1l) == (2l)); assert(f(5l) == (6l)); }\n}\n"
+    prompt = "import java.util.*;\nimport org.javatuples.*;\nclass Problem { public static long f(long a) {\n"
+    suite = suite_of_members(prompt, tests)
+    assert judge(prompt + "        return a + 1;", suite).passed
+    assert judge(prompt + "        return a + 2;", suite).outcome is Outcome.WRONG_ANSWER
+    assert judge(prompt + "        return a + 1; }", suite).outcome is Outcome.COMPILE_ERROR
 
 
 def test_limits_bite(judge: Run) -> None:
@@ -246,3 +248,14 @@ def test_mathqa_java_passes_with_the_right_number_and_no_other(judge: Run) -> No
         for shift, outcome in (("1e-9", Outcome.PASSED), ("1e-3", Outcome.WRONG_ANSWER)):
             program = problem.prompt + f"        return {wanted} + {shift};\n    }}\n}}\n"
             assert judge(program, problem.suites["main"]).outcome is outcome  # type: ignore[arg-type]
+
+
+def test_java_problems_of_the_synthetic_family_have_suites_that_tell_right_from_wrong(java: BlockingExecutor) -> None:
+    for checked in checked_tasks(SyntheticConfig(count=3, depth=(1, 3), seed=7, language="java")):
+        problem = checked.problem("java", Split.TRAIN)
+        suite = problem.suites["main"]
+        assert java.run(Program("java", problem.references[0].encode()), suite, problem.limits).passed
+        for _, _, completion in list(checked.task.faulty_completions("java"))[:2]:
+            program = Program("java", (problem.prompt + completion).encode())
+            verdict = java.run(program, suite, problem.limits)
+            assert verdict.outcome in (Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR), verdict

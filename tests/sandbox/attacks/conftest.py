@@ -95,6 +95,7 @@ def assault(attacked: BlockingExecutor) -> Assault:
 
 # Of the attacks on each way of holding programs, one in so many runs in CI; all of them do in `make soak`.
 SAMPLES = {"embedded": 1, "docker-fast": 3, "docker-lean": 6, "embedded-user": 6}
+JAVA_SAMPLE = 3  # of those: each starts four virtual machines
 OVERLOAD = 4
 
 
@@ -102,7 +103,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leaves most of the catalogue to the soak tier, but for one backend."""
     for item in items:
         backend = item.callspec.params.get("attacked") if hasattr(item, "callspec") else None
-        if backend and zlib.crc32(item.name.encode()) % SAMPLES[backend]:
+        if backend is None:
+            continue
+        sample = SAMPLES[backend] * (JAVA_SAMPLE if item.path.name == "test_java.py" else 1)
+        if zlib.crc32(item.name.encode()) % sample:
             item.add_marker(pytest.mark.soak)
 
 
