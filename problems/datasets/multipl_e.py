@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from problems.datasets.rows import Row, read_rows, unique_problems
+from problems.java import JavaSuite, suite_of_members
 from problems.merged import END_MARK, MergedSuite
 from problems.problem import CompletionStyle, Problem, Split, Use
 
@@ -77,16 +78,24 @@ _MERGED: dict[str, tuple[str, Callable[[str], str]]] = {
 }
 
 
-def _problem(row: MultiPLERow, path: Path) -> Problem:
+def _suite(row: MultiPLERow) -> tuple[str, JavaSuite | MergedSuite]:
+    """Our name of the language, and the tests: Java's are judged apart, the others run merged."""
+    if row.language == "java":
+        return "java", suite_of_members(row.prompt, row.tests)
     if row.language not in _MERGED:
-        raise ValueError(f"field language: {row.language!r} is none of {', '.join(_MERGED)}")
+        raise ValueError(f"field language: {row.language!r} is none of java, {', '.join(_MERGED)}")
     language, marked = _MERGED[row.language]
+    return language, MergedSuite(marked(row.tests))
+
+
+def _problem(row: MultiPLERow, path: Path) -> Problem:
+    language, suite = _suite(row)
     return Problem(
         id=f"MultiPL-E/{row.language}/{row.name}",
         language=language,
         prompt=row.prompt,
         completion_style=CompletionStyle.CONTINUE,
-        suites={"main": MergedSuite(marked(row.tests))},
+        suites={"main": suite},
         stop_strings=tuple(row.stop_tokens),
         split=Split.TEST,
         use=Use.EVALUATE,

@@ -10,7 +10,7 @@ import pytest
 
 from problems.datasets import load_problems
 from problems.java import JavaMethod, JavaSuite, read_imports, read_method, suite_of_members
-from problems.problem import CompletionStyle, Split
+from problems.problem import CompletionStyle, Split, Use
 
 ROW = {
     "task_id": "MBJP/1",
@@ -119,6 +119,16 @@ def test_a_row_of_multipl_e_becomes_stubs_with_members() -> None:
     assert suite.main_class == "Problem"
     assert suite.members.split() == tests.split()[1:-1]
     assert (MULTIPL_E + suite.tail).count("{") == (MULTIPL_E + suite.tail).count("}")
+
+
+def test_java_of_multipl_e_is_judged_apart_and_never_trained_on(tmp_path: Path) -> None:
+    row = {"name": "HumanEval_0_f", "language": "java", "prompt": MULTIPL_E, "stop_tokens": ["\n    }\n"]}
+    tests = "}\npublic static void main(String[] args) { assert(f(1l) == (2l)); }\n}\n"
+    (problem,) = load_problems(f"multipl-e:{_written(tmp_path, {**row, 'tests': tests})}")
+    assert isinstance(problem.suites["main"], JavaSuite)
+    assert problem.use is Use.EVALUATE
+    with pytest.raises(ValueError, match="line 1: the tests"):
+        load_problems(f"multipl-e:{_written(tmp_path, {**row, 'tests': 'main'})}")
 
 
 @pytest.mark.parametrize(("prompt", "tests"), [("class Problem {", "} }"), (MULTIPL_E, "main"), (MULTIPL_E, "}")])

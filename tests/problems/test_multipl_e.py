@@ -84,7 +84,7 @@ def test_problems_are_for_evaluation_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"language": "cobol"}, r"line 1: field language: 'cobol' is none of cpp, js, ts, php, cs, sh"),
+        ({"language": "cobol"}, r"line 1: field language: 'cobol' is none of java, cpp, js, ts, php, cs, sh"),
         ({"tests": "}\nint main() { return 0; } // end"}, "line 1: field tests: the tests' main function"),
         ({"stop_tokens": "x"}, "line 1: field stop_tokens"),
         ({"prompt": None}, "line 1: field prompt"),
