@@ -1,4 +1,4 @@
-"""The reward terms that come from running the program. Each is pure arithmetic on a verdict.
+"""The reward terms: those of a verdict, which are pure arithmetic, and that of a learned reward model.
 
 A completion that was cut by the length limit is not executed: it earns ``length_cut`` and nothing else, since what a
 half program does when it runs says nothing about the program that the model meant.
@@ -6,15 +6,22 @@ half program does when it runs says nothing about the program that the model mea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from actors.terms import Attempt, Failed, RewardTerm
-from learner.trajectory import FinishReason, RewardEvent
+from learner.trajectory import FinishReason, RewardEvent, Trajectory
 from sandbox.verdict import Outcome, Verdict
+
+Tokens = NDArray[np.int32]
+_EPSILON = 1e-6
 
 
 class _Settings(BaseModel):
@@ -53,6 +60,19 @@ class LengthCutConfig(_Settings):
     """Usually negative."""
 
 
+class RewardModelTermConfig(_Settings):
+    """Pays what a learned reward model says of the whole answer, cut ones too."""
+
+    kind: Literal["reward_model"] = "reward_model"
+    model: str
+    """A scalar-head model: ``stage:NAME`` or a folder."""
+    weight: float = 1.0
+    """Times the score."""
+    normalise: Literal["none", "within_prompt"] = "none"
+    """``within_prompt``: (score - mean) / (standard deviation + 1e-6) over the answers to one prompt, as the paper's
+    reward normalisation has it (over what, it does not say). It hides that a prompt is hard, and reduces hacking."""
+
+
 ExecutionTermConfig = Annotated[
     ShareOfTestsConfig | AllPassedConfig | CompileErrorConfig | LengthCutConfig, Field(discriminator="kind")
 ]
@@ -63,7 +83,7 @@ def is_cut(attempt: Attempt) -> bool:
     return attempt.trajectory.turns[-1].finish_reason is FinishReason.LENGTH
 
 
-def _value(config: ExecutionTermConfig, verdict: Verdict) -> float:
+def _value(config: ShareOfTestsConfig | AllPassedConfig | CompileErrorConfig, verdict: Verdict) -> float:
     match config:
         case ShareOfTestsConfig():
             return config.weight * verdict.num_passed / verdict.num_cases
@@ -71,8 +91,6 @@ def _value(config: ExecutionTermConfig, verdict: Verdict) -> float:
             return config.weight if verdict.passed else 0.0
         case CompileErrorConfig():
             return config.value if verdict.outcome is Outcome.COMPILE_ERROR else 0.0
-        case LengthCutConfig():
-            return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +109,8 @@ class ExecutionTerm:
     def _score_one(self, attempt: Attempt) -> tuple[RewardEvent, ...] | Failed:
         if is_cut(attempt):
             return (RewardEvent(self.name, self.config.value),) if isinstance(self.config, LengthCutConfig) else ()
+        if isinstance(self.config, LengthCutConfig):
+            return ()
         if attempt.verdict is None:
             return Failed("the program was not executed")
         if attempt.verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
@@ -99,9 +119,61 @@ class ExecutionTerm:
         return (RewardEvent(self.name, value),) if value else ()
 
 
-def build_terms(configs: Sequence[ExecutionTermConfig]) -> list[RewardTerm]:
-    """The terms in the recipe's order. Raises ValueError if one kind is named twice."""
+ScoreAnswer = Callable[[Tokens, Tokens], Awaitable[float | Failed]]
+"""(prompt ids, completion ids) -> a learned model's score, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RewardModelTerm:
+    """A reward term that asks a learned model (``RewardTerm``); the event falls on the completion's last token."""
+
+    config: RewardModelTermConfig
+    ask: ScoreAnswer
+
+    @property
+    def name(self) -> str:
+        return self.config.kind
+
+    async def score(self, attempts: Sequence[Attempt]) -> list[tuple[RewardEvent, ...] | Failed]:
+        return list(await asyncio.gather(*(self._score_one(attempt) for attempt in attempts)))
+
+    async def _score_one(self, attempt: Attempt) -> tuple[RewardEvent, ...] | Failed:
+        turn = attempt.trajectory.turns[-1]
+        score = await self.ask(turn.prompt_ids, turn.completion_ids)
+        return score if isinstance(score, Failed) else (RewardEvent(self.name, self.config.weight * score),)
+
+
+def normalised_within_prompt(trajectories: Sequence[Trajectory], term: str) -> list[Trajectory]:
+    """One group's trajectories with the events of ``term`` brought to mean 0 and standard deviation 1.
+
+    Over those that have such an event; equal scores become 0.
+    """
+    values = [event.value for trajectory in trajectories for event in trajectory.events if event.term == term]
+    if not values:
+        return list(trajectories)
+    mean, spread = fmean(values), pstdev(values) + _EPSILON
+
+    def moved(event: RewardEvent) -> RewardEvent:
+        return replace(event, value=(event.value - mean) / spread) if event.term == term else event
+
+    return [replace(t, events=tuple(moved(event) for event in t.events)) for t in trajectories]
+
+
+def build_terms(
+    configs: Sequence[ExecutionTermConfig | RewardModelTermConfig], ask: ScoreAnswer | None = None
+) -> list[RewardTerm]:
+    """The terms in the recipe's order; ``ask`` answers for the reward model, where there is one.
+
+    Raises ValueError if one kind is named twice.
+    """
     kinds = [config.kind for config in configs]
     if len(set(kinds)) != len(kinds):
         raise ValueError(f"reward terms {kinds} name one kind twice")
-    return [ExecutionTerm(config) for config in configs]
+    terms: list[RewardTerm] = []
+    for config in configs:
+        if isinstance(config, RewardModelTermConfig):
+            assert ask is not None, "a reward_model term needs a scorer"
+            terms.append(RewardModelTerm(config, ask))
+        else:
+            terms.append(ExecutionTerm(config))
+    return terms

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from actors.rewards import Tokens
 from learner.config import ComputeConfig
 from learner.models import load_causal_lm
 from learner.preferences import PreferencePair
@@ -20,8 +21,6 @@ from learner.reward_model import PairFigures, judge_pairs, train_reward_model
 from learner.scalar_config import RewardModelConfig
 from learner.scalar_head import ScalarHeadModel
 from learner.scalar_training import ScalarProgress, scored_sequence, scores_of
-
-Tokens = NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +64,21 @@ class RewardModelTrainer:
         self._latest: ScalarProgress | None = None
         self._lock = threading.Lock()
 
-    def train(
-        self, base: str, pairs: Sequence[PreferencePair], held_out: Sequence[PreferencePair], output: str
-    ) -> tuple[ScalarProgress, PairFigures]:
-        """Trains a reward model from the backbone of ``base`` (a causal LM's folder, or a scalar-head model's) and
-        writes it with the tokenizer; returns the last progress and the figures on the held-out pairs."""
+    def train(self, base: str, pairs: Sequence[PreferencePair], output: str) -> ScalarProgress:
+        """Trains a reward model and writes it with its tokenizer.
+
+        ``base`` is the folder of a causal LM, whose backbone gets a new head, or of a scalar-head model.
+        """
         from transformers import AutoTokenizer
 
         model = starting_model(base)
         final = train_reward_model(model, self._config, pairs, progress=self._note)
-        figures = judge_pairs(model, held_out, row_tokens=self._config.row_tokens)
         model.save_pretrained(output)
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
-        return final, figures
+        return final
 
     def judge(self, folder: str, pairs: Sequence[PreferencePair]) -> PairFigures:
-        """Figures of a reward model that is done, on other pairs."""
+        """Figures of a reward model that is done."""
         return judge_pairs(ScalarHeadModel.from_pretrained(folder), pairs, row_tokens=self._config.row_tokens)
 
     def progress(self) -> ScalarProgress | None:

@@ -51,25 +51,29 @@ def scored_answer(entry: JournalEntry) -> ScoredAnswer:
     )
 
 
-def write_answers(folder: Path, entries: Iterable[JournalEntry]) -> list[ScoredAnswer]:
-    """Writes those that could be judged and returns them."""
+def write_answers(
+    folder: Path, entries: Iterable[JournalEntry], also: Iterable[ScoredAnswer] = ()
+) -> list[ScoredAnswer]:
+    """Writes those entries that could be judged, and answers that another stage has collected; returns them all."""
     judged = [entry for entry in entries if entry.trajectory.drop_reason is None]
-    answers = [scored_answer(entry) for entry in judged]
-    rows = [
-        {
-            "problem_id": answer.problem_id,
-            "name": answer.name,
-            "prompt_ids": answer.prompt_ids,
-            "completion_ids": answer.completion_ids,
-            "true_score": answer.true_score,
-            "passed": answer.passed,
-            "outcome": entry.outcome,
-            "program": entry.program.decode("utf-8", "replace"),
-        }
-        for answer, entry in zip(answers, judged, strict=True)
-    ]
+    rows = [_row(scored_answer(entry), entry.outcome, entry.program.decode("utf-8", "replace")) for entry in judged]
+    collected = list(also)
+    rows += [_row(answer, "", "") for answer in collected]
     _write(folder / ANSWERS, rows, _ANSWER_SCHEMA)
-    return answers
+    return [*(scored_answer(entry) for entry in judged), *collected]
+
+
+def _row(answer: ScoredAnswer, outcome: str, program: str) -> dict[str, Any]:
+    return {
+        "problem_id": answer.problem_id,
+        "name": answer.name,
+        "prompt_ids": answer.prompt_ids,
+        "completion_ids": answer.completion_ids,
+        "true_score": answer.true_score,
+        "passed": answer.passed,
+        "outcome": outcome,
+        "program": program,
+    }
 
 
 def write_pairs(folder: Path, pairs: Sequence[PreferencePair]) -> None:

@@ -10,9 +10,28 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from actors.config import GeneratorConfig
-from actors.rewards import AllPassedConfig, CompileErrorConfig, ExecutionTermConfig, LengthCutConfig, ShareOfTestsConfig
+from actors.rewards import (
+    AllPassedConfig,
+    CompileErrorConfig,
+    ExecutionTermConfig,
+    LengthCutConfig,
+    RewardModelTermConfig,
+    ShareOfTestsConfig,
+)
 from cluster.errors import ConfigError
-from learner.config import GAE, ComputeConfig, NewModelConfig, PPOConfig, SFTConfig
+from cluster.repeat import written_out
+from learner.config import (
+    GAE,
+    BestOfN,
+    BestRandom,
+    BestWorst,
+    ComputeConfig,
+    Filter,
+    KeepAll,
+    NewModelConfig,
+    PPOConfig,
+    SFTConfig,
+)
 from learner.scalar_config import RewardModelConfig
 from problems.synthetic import CorpusConfig
 from sandbox.config import SandboxConfig
@@ -132,6 +151,11 @@ class ScorersConfig(Settings):
     compute: ComputeConfig = ComputeConfig()
     """Precision."""
 
+    @property
+    def resources(self) -> dict[str, float]:
+        """Ray resources that one scorer reserves."""
+        return {name: amount for name, amount in (("CPU", self.num_cpus), ("GPU", self.num_gpus)) if amount}
+
 
 class RayConfig(Settings):
     """Which Ray cluster the run uses."""
@@ -168,6 +192,8 @@ class StageBase(Settings):
 
     name: str
     """Unique in the recipe; names the stage's folder."""
+    round: int | None = None
+    """Round of the ``repeat`` that the stage stands in; written by the repeat."""
 
     @field_validator("name")
     @classmethod
@@ -203,6 +229,24 @@ class SFTStage(StageBase):
         return self
 
 
+RewardTermConfig = Annotated[ExecutionTermConfig | RewardModelTermConfig, Field(discriminator="kind")]
+
+
+class FilterChoiceConfig(Settings):
+    """How PF-PPO chooses its filter (arXiv 2409.06957): by R^2 between learned and real reward, before RL."""
+
+    prompts: int = Field(default=200, ge=1)
+    """Problems sampled for it."""
+    samples: int = Field(default=10, ge=2)
+    """Answers to each, of the initial policy. PF-PPO: 10."""
+    candidates: tuple[Filter, ...] = (KeepAll(), BestOfN(), BestRandom(), BestWorst())
+    """Filters that are compared."""
+    num_bins: int = Field(default=20, ge=3)
+    """Bins of similar reward. The paper does not give their number."""
+    binning: Literal["equal_mass", "equal_width"] = "equal_mass"
+    """The paper does not say which; the order of the filters depends on it."""
+
+
 class PPOStage(StageBase):
     """Policy optimisation on executed programs."""
 
@@ -219,19 +263,24 @@ class PPOStage(StageBase):
     """Completions of one prompt in the critic's warm-up: at equal rollouts more prompts taught it more."""
     sampling: SamplingConfig = SamplingConfig()
     """How completions are sampled."""
-    rewards: tuple[ExecutionTermConfig, ...] = (
+    rewards: tuple[RewardTermConfig, ...] = (
         ShareOfTestsConfig(),
         AllPassedConfig(),
         CompileErrorConfig(),
         LengthCutConfig(),
     )
     """Reward terms; their events are summed."""
+    execute_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the groups whose programs are executed. Below 1 only where no reward term needs to: a learned reward is
+    then watched on a sample of what it rewards."""
     shuffle_rewards: bool = False
     """A control for experiments: rewards change places among the trajectories of a step at random."""
     max_staleness: int = Field(default=0, ge=0)
     """How many versions the weights that sampled a trajectory may lie behind those that it trains. 0: synchronous."""
     learner: PPOConfig = PPOConfig()
     """The learner's settings; its ``num_steps`` ends the stage."""
+    choose_filter: FilterChoiceConfig | None = None
+    """PF-PPO's choice: before the first step the filter with the highest R^2 takes the place of ``learner.filter``."""
     threads: int = Field(default=1, ge=1)
     """Threads of the trainer."""
     ranks: int = Field(default=1, ge=1)
@@ -250,6 +299,21 @@ class PPOStage(StageBase):
                 f"sampling.temperature {self.sampling.temperature} and learner.temperature "
                 f"{self.learner.temperature} differ: the ratio would compare two distributions"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_paid_is_executed(self) -> Self:
+        paying = [term.kind for term in self.rewards if term.kind not in ("length_cut", "reward_model")]
+        if paying and self.execute_share < 1:
+            raise ValueError(
+                f"execute_share is {self.execute_share}, but the reward term {paying[0]} needs every verdict"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_filter_is_chosen_for_a_learned_reward(self) -> Self:
+        if self.choose_filter is not None and not any(isinstance(t, RewardModelTermConfig) for t in self.rewards):
+            raise ValueError("choose_filter compares a learned reward with the tests: rewards names no reward_model")
         return self
 
     @property
@@ -296,7 +360,11 @@ class RewardModelStage(StageBase):
     pairs: tuple[str, ...] = Field(min_length=1)
     """Stages (``stage:NAME``) of kind collect or mine whose pairs teach it."""
     held_out_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the problems whose pairs are kept to judge it by."""
+    """About this share of the problems keep their pairs out of the training, to judge the model by."""
+    held_out_seed: int = Field(default=0, ge=0)
+    """Which problems these are. Reward models of one seed hold the same ones out, whatever pairs they learn from."""
+    earlier: str | None = None
+    """An earlier reward model that is judged on the same held-out pairs."""
     train: RewardModelConfig = RewardModelConfig()
     """The trainer's settings."""
     threads: int = Field(default=1, ge=1)
@@ -340,7 +408,34 @@ class EvaluateStage(StageBase):
         return self
 
 
-Stage = Annotated[SFTStage | CollectStage | RewardModelStage | PPOStage | EvaluateStage, Field(discriminator="kind")]
+class MineStage(StageBase):
+    """Finds programs that a reward model overrates: hard negatives, with right ones to set against them."""
+
+    kind: Literal["mine"] = "mine"
+    model: str
+    """The policy that was trained against the reward model."""
+    reward_model: str
+    """Whose errors are sought."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Whose answers are mined; never those of an evaluation."""
+    samples: int = Field(default=8, ge=2)
+    """Answers to each problem."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How they are sampled."""
+    threshold: float | None = None
+    """A failing answer of at least this score is a hard negative; null: see ``top_share``."""
+    top_share: float = Field(default=0.25, gt=0, le=1)
+    """Without a threshold: the best-scored share of all failing answers."""
+    positives: str | None = None
+    """A collect stage whose passing answers are set against the negatives (hard negatives only). Null: passing answers
+    of this policy, found beside them (RewardRanker's self-training)."""
+    per_problem: int | None = Field(default=2, ge=1)
+    """Most pairs of one problem; null: all."""
+
+
+Stage = Annotated[
+    SFTStage | CollectStage | RewardModelStage | PPOStage | MineStage | EvaluateStage, Field(discriminator="kind")
+]
 
 
 class RunConfig(Settings):
@@ -367,12 +462,18 @@ class RunConfig(Settings):
     placement: Placement = Separated()
     """Who shares what."""
     stages: tuple[Stage, ...] = Field(min_length=1)
-    """In order; a finished stage is passed over when the same run is started again."""
+    """In order; a finished stage is passed over when the same run is started again. An item of ``kind: repeat`` with
+    ``rounds`` and ``stages`` stands for those stages several times over (cluster/repeat.py)."""
 
     @field_validator("name")
     @classmethod
     def _is_a_file_name(cls, name: str) -> str:
         return StageBase._is_a_file_name(name)
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _without_repeats(cls, stages: Any) -> Any:
+        return written_out(stages)
 
     @model_validator(mode="after")
     def _stages_name_earlier_stages(self) -> Self:
@@ -414,9 +515,25 @@ class RunConfig(Settings):
 _MADE_BY = {
     "compare_with": ["evaluate"],
     "rerank": ["reward_model"],
-    "pairs": ["collect"],
+    "earlier": ["reward_model"],
+    "reward_model": ["reward_model"],
+    "pairs": ["collect", "mine"],
+    "positives": ["collect"],
     "base": ["ppo", "reward_model", "sft"],
 }
+
+
+def scored_by(stage: Stage) -> str | None:
+    """The scalar-head model whose scorers work while the stage does; None where there is none."""
+    match stage:
+        case PPOStage():
+            return next((term.model for term in stage.rewards if isinstance(term, RewardModelTermConfig)), None)
+        case MineStage():
+            return stage.reward_model
+        case EvaluateStage():
+            return stage.rerank
+        case _:
+            return None
 
 
 def stage_references(stage: Stage) -> list[tuple[str, str]]:
@@ -425,13 +542,18 @@ def stage_references(stage: Stage) -> list[tuple[str, str]]:
         case SFTStage():
             named = [("base", stage.base)]
         case PPOStage():
-            named = [("policy", stage.policy)]
+            named = [
+                ("policy", stage.policy),
+                *(("reward_model", term.model) for term in stage.rewards if isinstance(term, RewardModelTermConfig)),
+            ]
         case EvaluateStage():
             named = [("model", stage.model), ("rerank", stage.rerank)]
         case CollectStage():
             named = [("model", stage.model)]
         case RewardModelStage():
-            named = [("base", stage.base), *(("pairs", reference) for reference in stage.pairs)]
+            named = [("base", stage.base), ("earlier", stage.earlier), *(("pairs", name) for name in stage.pairs)]
+        case MineStage():
+            named = [("model", stage.model), ("reward_model", stage.reward_model), ("positives", stage.positives)]
     references = [
         (field, value.removeprefix(STAGE_PREFIX)) for field, value in named if value and value.startswith(STAGE_PREFIX)
     ]

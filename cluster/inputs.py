@@ -11,6 +11,7 @@ from cluster.config import (
     STAGE_PREFIX,
     CollectStage,
     EvaluateStage,
+    MineStage,
     PPOStage,
     ProblemSource,
     RewardModelStage,
@@ -79,6 +80,8 @@ def _models(stage: Stage) -> list[str]:
             named = [stage.base]
         case PPOStage():
             named = [stage.policy]
+        case MineStage():
+            named = [stage.model]
         case CollectStage():
             named = [stage.model]
         case EvaluateStage():
@@ -137,7 +140,7 @@ def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
     return prints
 
 
-def _may_be_trained_on(stage: SFTStage | PPOStage | CollectStage, problems: Sequence[Problem]) -> None:
+def _may_be_trained_on(stage: SFTStage | PPOStage | CollectStage | MineStage, problems: Sequence[Problem]) -> None:
     for problem in problems:
         if problem.use is not Use.TRAIN or problem.split is Split.TEST:
             raise ConfigError(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.config import Colocated, RunConfig
+from cluster.config import Colocated, RunConfig, scored_by
 from cluster.errors import ClusterError
 
 SANDBOX_RESOURCE = "sandbox"
@@ -72,6 +72,8 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
         if not shared:
             bundles += [Bundle(f"generator-{i}", generator_resources(config)) for i in range(config.generators.count)]
         bundles += [Bundle(f"executor-{i}", {SANDBOX_RESOURCE: 1.0}) for i in range(config.executors.count)]
+    if any(scored_by(stage) is not None for stage in config.stages):  # one model at a time
+        bundles += [Bundle(f"scorer-{i}", config.scorers.resources) for i in range(config.scorers.count)]
     return bundles
 
 

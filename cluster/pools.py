@@ -446,10 +446,13 @@ class ExecutorPool:
 
     # --- work
 
-    async def run(self, work: Execution) -> Executed:
-        """One verdict; see the class for what happens to faults."""
+    async def run(self, work: Execution, *, anew: bool = False) -> Executed:
+        """One verdict; see the class for what happens to faults.
+
+        ``anew``: the program is run even if it is known what it did.
+        """
         key = _content_key(work)
-        if key in self._verdicts:
+        if key in self._verdicts and not anew:
             self._verdicts.move_to_end(key)
             self.stats.cached += 1
             now = time.time()

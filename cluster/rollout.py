@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
-from actors.rewards import is_cut
+from actors.rewards import RewardModelTerm, is_cut, normalised_within_prompt
 from actors.terms import Attempt, Failed, RewardTerm
 from cluster.config import SamplingConfig
 from cluster.journal import JournalEntry
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to sample for one group."""
+    """What to sample for one group. ``execute``: False where only learned rewards are wanted of it."""
 
     run: str
     stage: str
@@ -48,6 +48,7 @@ class Ask:
     problem: Problem
     num_samples: int
     temperature: float
+    execute: bool = True
 
 
 class Rollout:
@@ -147,7 +148,15 @@ class Rollout:
             await _give_up(scoring)
             raise
         ordered = sorted(entries, key=lambda entry: entry.trajectory.id.sample_index)
-        return Group(ask.index, ask.problem, tuple(ordered))
+        return Group(ask.index, ask.problem, tuple(self._normalised(ordered)))
+
+    def _normalised(self, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
+        """The group's entries with those rewards normalised that are compared within a prompt."""
+        trajectories = [entry.trajectory for entry in entries]
+        for term in self._terms:
+            if isinstance(term, RewardModelTerm) and term.config.normalise == "within_prompt":
+                trajectories = normalised_within_prompt(trajectories, term.name)
+        return [replace(entry, trajectory=trajectory) for entry, trajectory in zip(entries, trajectories, strict=True)]
 
     def _prompt_ids(self, problem: Problem) -> list[int]:
         if problem.id not in self._prompts:
@@ -178,7 +187,7 @@ class Rollout:
         pieces = self._token_bytes.pieces(turn.completion_ids.tolist())
         extraction = extract_program(ask.problem, b"".join(pieces))
         attempt = Attempt(ask.problem, trajectory, extraction, ByteMap.build(pieces, extraction), None)
-        if self._execute_cut or not is_cut(attempt):
+        if ask.execute and (self._execute_cut or not is_cut(attempt)):
             executed = await self._execute(ask.problem, extraction.program)
             attempt = replace(attempt, verdict=executed.verdict)
             if executed.set_aside:
@@ -187,7 +196,7 @@ class Rollout:
         trajectory = await self._rewarded(attempt)
         verdict = attempt.verdict
         if verdict is None:
-            return JournalEntry(trajectory, extraction.program, "cut")
+            return JournalEntry(trajectory, extraction.program, "cut" if ask.execute else "")
         return JournalEntry(trajectory, extraction.program, verdict.outcome, verdict.cpu_s, verdict.signs)
 
     async def _execute(self, problem: Problem, source: bytes) -> Executed:

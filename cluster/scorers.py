@@ -11,7 +11,8 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from actors.scorer import Scorer, ScoringConfig, Tokens
+from actors.rewards import Tokens
+from actors.scorer import Scorer, ScoringConfig
 from cluster.config import ScorersConfig
 from cluster.errors import ActorError
 from cluster.pools import within

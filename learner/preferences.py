@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from learner.selection import KEY_BITS
 from problems.identity import derive_seed
 
 PairRule = Literal["right_wrong", "most_different", "all"]
@@ -84,10 +85,10 @@ def _difference(pair: PreferencePair) -> float:
     return pair.chosen.true_score - pair.rejected.true_score
 
 
-def held_out_problems(problem_ids: Iterable[str], share: float, seed: int) -> frozenset[str]:
-    """Ids of the problems whose pairs are kept out of training: ``share`` of them, by a hash of id and seed.
+def is_held_out(problem_id: str, share: float, seed: int) -> bool:
+    """Whether a problem's pairs are kept out of training: about ``share`` of all problems are.
 
-    Which side a problem is on does not depend on the others, but for the share being exact.
+    It depends on nothing but id and seed, so that a problem which one reward model was judged by is never trained on by
+    the next, whatever other problems have come.
     """
-    ordered = sorted(set(problem_ids), key=lambda name: derive_seed("held-out-pairs", seed, name))
-    return frozenset(ordered[: round(len(ordered) * share)])
+    return derive_seed("held-out-pairs", seed, problem_id) < share * 2.0**KEY_BITS

@@ -7,6 +7,7 @@ from typing import Any
 
 from actors.generator import GeneratorStats
 from cluster.controller import StepInput, Waits
+from cluster.journal import JournalEntry
 from cluster.pools import ExecutorStats
 from learner.trajectory import FinishReason
 
@@ -28,11 +29,13 @@ def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str
     trajectories = [entry.trajectory for group in step_input.groups for entry in group.entries]
     count = max(len(trajectories), 1)
     wall_s = max(step_input.waits.wall_s, 1e-9)
+    judged = sum(is_judged(entry) for group in step_input.groups for entry in group.entries)
     cut = sum(trajectory.turns[-1].finish_reason is FinishReason.LENGTH for trajectory in trajectories)
     executed = sum(entry.outcome not in {"", "cut"} for group in step_input.groups for entry in group.entries)
     suspect = sum(bool(entry.signs) for group in step_input.groups for entry in group.entries)
     return {
-        "rollout/pass_rate": sum(bool(trajectory.passed) for trajectory in trajectories) / count,
+        "rollout/pass_rate": sum(bool(trajectory.passed) for trajectory in trajectories) / max(judged, 1),
+        "rollout/judged_fraction": judged / count,
         "rollout/reward": sum(trajectory.reward for trajectory in trajectories) / count,
         "rollout/completion_tokens": sum(trajectory.num_completion_tokens for trajectory in trajectories) / count,
         "rollout/cut_fraction": cut / count,
@@ -49,6 +52,12 @@ def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str
         "time/push_s": step_input.waits.pushing_s,
         "time/step_s": step_input.waits.wall_s,
     }
+
+
+def is_judged(entry: JournalEntry) -> bool:
+    """Whether it is known if the answer is right: an empty one and one that the limit cut are not, unexecuted."""
+    trajectory = entry.trajectory
+    return trajectory.passed is not None or entry.outcome == "cut" or trajectory.drop_reason == "empty"
 
 
 def _mean_staleness(step_input: StepInput) -> float:

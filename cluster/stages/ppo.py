@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
 from cluster.stages.figures import rollout_figures, shares_of, shown
+from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
 from cluster.stream import Draw, ProblemStream
 from cluster.trainer import TRAINER, TrainerGroup
 from learner.trajectory import Trajectory
@@ -32,15 +33,26 @@ from problems.identity import WeightsVersion, derive_seed
 _LAST_SAVE_TIMEOUT_S = 60.0  # what spot nodes give is 30 to 120 s
 _HELD_OUT_SHARE = 0.1  # of the warm-up's groups: by problem, so that nothing of them was trained on
 _WARMUP = ".warmup"
+_CHOICE = ".filter"
 
 
 async def train_policy(context: RunContext, stage: PPOStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
-    """Runs the stage from its last checkpoint, or from the start, to its end; returns the manifest's figures.
+    """Runs the stage from its last checkpoint, or from the start, to its end; returns the manifest's figures."""
+    parts, reward = _prepare(context, stage)
+    reward.start()
+    try:
+        stage = await _with_chosen_filter(context, stage, folder, parts, lineage)
+        await _train_through_losses(context, stage, folder, lineage, parts)
+    finally:
+        await reward.stop()
+    return {name: value for name, value in context.metrics.latest[stage.name].values.items() if value == value}
 
-    When the trainer is lost, all of it begins again at the last checkpoint, in a new lineage; the generators and
-    executors stay.
-    """
-    parts = _prepare(context, stage)
+
+async def _train_through_losses(
+    context: RunContext, stage: PPOStage, folder: StageFolder, lineage: int, parts: _Parts
+) -> None:
+    """When the trainer is lost, all of it begins again at the last checkpoint, in a new lineage; the generators and
+    executors stay."""
     losses, last = 0, latest_checkpoint(folder.checkpoints)
     while True:
         trainer = TrainerGroup(stage, context.config.name, context.config.supervision, context.report)
@@ -55,7 +67,6 @@ async def train_policy(context: RunContext, stage: PPOStage, folder: StageFolder
             lineage = context.metrics.lineage = context.folder.begin_lineage(stage.name)
         finally:
             trainer.end()
-    return {name: value for name, value in context.metrics.latest[stage.name].values.items() if value == value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +76,51 @@ class _Parts:
     model: Path
     rollout: Rollout
     stream: ProblemStream
+    watch: RewardWatch | None
 
 
-def _prepare(context: RunContext, stage: PPOStage) -> _Parts:
+def _prepare(context: RunContext, stage: PPOStage) -> tuple[_Parts, LearnedReward]:
     model = context.model_path(stage.policy)
     loaded = context.tokenizer(model)
-    rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards), execute_cut=False)
+    reward = LearnedReward(context, stage)
+    rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards, reward.ask), execute_cut=False)
     kept = [problem for problem in problems_of(stage.problems) if rollout.fits(problem)]
     if not kept:
         limit = stage.sampling.max_prompt_tokens
         raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
-    return _Parts(model, rollout, ProblemStream(kept, context.config.seed))
+    watch = RewardWatch(stage.choose_filter.candidates if stage.choose_filter else ()) if reward.is_there else None
+    return _Parts(model, rollout, ProblemStream(kept, context.config.seed), watch), reward
+
+
+async def _with_chosen_filter(
+    context: RunContext, stage: PPOStage, folder: StageFolder, parts: _Parts, lineage: int
+) -> PPOStage:
+    """The stage, with the filter that R^2 recommends where it asks for the choice."""
+    choice = stage.choose_filter
+    if choice is None:
+        return stage
+    rule = chosen_filter(folder, choice)
+    if rule is None:
+        await context.serve(parts.model, WeightsVersion(lineage, 0))
+        name = stage.name + _CHOICE
+        asks = [
+            _ask(context, stage, name, parts.stream.at(position), position, choice.samples)
+            for position in range(min(choice.prompts, len(parts.stream.problems)))
+        ]
+        groups = await parts.rollout.groups(asks, lambda: None)
+        entries = [entry for group in groups for entry in group.entries]
+        write_journal(folder.trajectories / "filter_choice", WeightsVersion(lineage, 0), entries)
+        rule, record = choose_filter(folder, choice, groups)
+        figures = {f"reward_model/r_squared_{kind}": fit["r_squared"] for kind, fit in record["fits"].items()}
+        context.metrics.log(name, 0, figures)
+        context.panel.say(f"{stage.name}: filter {rule.kind} has the highest R^2 of {', '.join(record['fits'])}")
+    return stage.model_copy(update={"learner": stage.learner.model_copy(update={"filter": rule})})
+
+
+def _ask(context: RunContext, stage: PPOStage, stage_name: str, draw: Draw, index: int, num_samples: int) -> Ask:
+    return Ask(
+        context.config.name, stage_name, draw.epoch, index, draw.problem, num_samples, stage.sampling.temperature
+    )
 
 
 class _Job:
@@ -95,6 +140,7 @@ class _Job:
         self.folder = folder
         self.lineage = lineage
         self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
+        self.watch = parts.watch
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
@@ -170,22 +216,20 @@ class _Job:
         )
 
     def _ask(self, stage_name: str, draw: Draw, index: int, num_samples: int) -> Ask:
-        return Ask(
-            self.context.config.name,
-            stage_name,
-            draw.epoch,
-            index,
-            draw.problem,
-            num_samples,
-            self.stage.sampling.temperature,
-        )
+        return _ask(self.context, self.stage, stage_name, draw, index, num_samples)
+
+    def _is_executed(self, position: int) -> bool:
+        """A seeded share of the groups."""
+        drawn = derive_seed("execute", self.context.config.seed, self.stage.name, position) / 2.0**63
+        return drawn < self.stage.execute_share
 
     async def _produce(self, draw: Draw, position: int) -> Group:
         num_samples = self.stage.samples_per_prompt
         self.ledger.issued(
             self.version, place=position, problem_id=draw.problem.id, epoch=draw.epoch, num_samples=num_samples
         )
-        group = await self.rollout.group(self._ask(self.stage.name, draw, position, num_samples))
+        ask = self._ask(self.stage.name, draw, position, num_samples)
+        group = await self.rollout.group(replace(ask, execute=self._is_executed(position)))
         self.ledger.completed(self.lineage, position)
         return group
 
@@ -198,7 +242,10 @@ class _Job:
         name = self.stage.name + _WARMUP
         stream = ProblemStream(self.stream.problems, derive_seed("warm-up", self.context.config.seed))
         done = itertools.count(1)
-        asks = [self._ask(name, stream.at(position), position, num_samples) for position in range(num_groups)]
+        asks = [
+            replace(self._ask(name, stream.at(position), position, num_samples), execute=self._is_executed(position))
+            for position in range(num_groups)
+        ]
         groups = await self.rollout.groups(
             asks,
             lambda: self.context.panel.progress(
@@ -236,6 +283,8 @@ class _Job:
     async def _done(self, step_input: StepInput, version: WeightsVersion) -> None:
         assert self.report is not None, "a step was reported before it was trained"
         figures = self.report.metrics | rollout_figures(step_input, self.context.executors.stats)
+        if self.watch is not None:
+            figures |= self.watch.step(step_input.groups)
         shares = shares_of(step_input.waits, await self.context.generators.stats())
         figures |= {f"share/{who}/{what}": share for who, parts in shares.items() for what, share in parts.items()}
         self.context.metrics.log(self.stage.name, version.step, figures)

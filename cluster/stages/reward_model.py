@@ -14,8 +14,9 @@ from cluster.errors import ConfigError
 from cluster.pools import within
 from cluster.run_folder import StageFolder, digest, write_atomically
 from cluster.session import end_actor, start_actor
-from learner.preferences import PreferencePair, held_out_problems
+from learner.preferences import PreferencePair, is_held_out
 from learner.reward_model import PairFigures
+from learner.scalar_training import ScalarProgress
 
 _WHO = "reward-model trainer"
 _POLL_S = 0.5
@@ -24,30 +25,34 @@ _TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this onl
 
 async def fit_reward_model(context: RunContext, stage: RewardModelStage, folder: StageFolder) -> dict[str, Any]:
     """Trains, writes ``model/`` and ``held_out.json``, and returns the manifest's figures."""
-    pairs = [
-        pair
-        for reference in stage.pairs
-        for pair in read_pairs(context.folder.stage(reference.removeprefix(STAGE_PREFIX)).root)
-    ]
-    seed = stage.train.seed
-    held_out = held_out_problems((pair.chosen.problem_id for pair in pairs), stage.held_out_share, seed)
-    train = [pair for pair in pairs if pair.chosen.problem_id not in held_out]
-    judged = [pair for pair in pairs if pair.chosen.problem_id in held_out]
+    train: list[PreferencePair] = []
+    held_out: dict[str, list[PreferencePair]] = {}
+    for reference in stage.pairs:
+        source = reference.removeprefix(STAGE_PREFIX)
+        pairs = read_pairs(context.folder.stage(source).root)
+        held_out[source] = [pair for pair in pairs if _is_held_out(stage, pair)]
+        train += [pair for pair in pairs if not _is_held_out(stage, pair)]
+    judged = [pair for pairs in held_out.values() for pair in pairs]
     if not train or not judged:
         raise ConfigError(
-            f"stages.{stage.name}: {len(pairs)} pairs of {len({p.chosen.problem_id for p in pairs})} problems are too "
-            f"few to keep a share of {stage.held_out_share} to judge the model by; collect more"
+            f"stages.{stage.name}: {len(train)} pairs to learn from and {len(judged)} to judge the model by are too "
+            "few; collect more, or change held_out_share"
         )
-    progress, figures = await _train(context, stage, folder, train, judged)
+    progress, figures, sources = await _train(context, stage, folder, train, held_out)
     write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
     context.metrics.log(stage.name, progress.step, _metrics(figures))
     return {
         "num_pairs": len(train),
         "num_held_out_pairs": len(judged),
-        "held_out_problems": digest(sorted(held_out)),
+        "held_out_problems": digest(sorted({pair.chosen.problem_id for pair in judged})),
         "steps": progress.step,
         **{name.removeprefix("reward_model/"): value for name, value in _metrics(figures).items()},
+        "sources": sources,
     }
+
+
+def _is_held_out(stage: RewardModelStage, pair: PreferencePair) -> bool:
+    return is_held_out(pair.chosen.problem_id, stage.held_out_share, stage.held_out_seed)
 
 
 async def _train(
@@ -55,8 +60,9 @@ async def _train(
     stage: RewardModelStage,
     folder: StageFolder,
     pairs: list[PreferencePair],
-    held_out: list[PreferencePair],
-) -> tuple[Any, PairFigures]:
+    held_out: dict[str, list[PreferencePair]],
+) -> tuple[ScalarProgress, PairFigures, dict[str, dict[str, float]]]:
+    """(last progress, figures on all held-out pairs, accuracy on those of each source, now and before)."""
     context.panel.begin(stage.name, 1.0)
     trainer = start_actor(
         RewardModelTrainer,
@@ -66,13 +72,30 @@ async def _train(
         max_concurrency=2,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
     )
+
+    async def judge(model: str, pairs: list[PreferencePair]) -> PairFigures:
+        return await within(trainer.judge.remote(model, pairs), _TIMEOUT_S, _WHO, "judge pairs")
+
     try:
-        done = trainer.train.remote(str(context.model_path(stage.base)), pairs, held_out, str(folder.model))
+        done = trainer.train.remote(str(context.model_path(stage.base)), pairs, str(folder.model))
         watching = asyncio.create_task(_watch(context, stage, trainer))
         try:
-            return await within(done, _TIMEOUT_S, _WHO, "train a reward model")
+            progress = await within(done, _TIMEOUT_S, _WHO, "train a reward model")
         finally:
             watching.cancel()
+        figures = await judge(str(folder.model), [pair for pairs in held_out.values() for pair in pairs])
+        sources: dict[str, dict[str, float]] = {}
+        for source, of_source in held_out.items():
+            if of_source:
+                measured = {
+                    "num_pairs": len(of_source),
+                    "accuracy": (await judge(str(folder.model), of_source)).accuracy,
+                }
+                if stage.earlier is not None:
+                    earlier = str(context.model_path(stage.earlier))
+                    measured["accuracy_before"] = (await judge(earlier, of_source)).accuracy
+                sources[source] = measured
+        return progress, figures, sources
     finally:
         end_actor(trainer)
 

@@ -8,7 +8,16 @@ from importlib.metadata import version
 from rich.console import Console
 
 from cluster.background import background
-from cluster.config import CollectStage, EvaluateStage, PPOStage, RewardModelStage, RunConfig, SFTStage, Stage
+from cluster.config import (
+    CollectStage,
+    EvaluateStage,
+    MineStage,
+    PPOStage,
+    RewardModelStage,
+    RunConfig,
+    SFTStage,
+    Stage,
+)
 from cluster.context import RunContext
 from cluster.inputs import fingerprint_inputs
 from cluster.metrics import Metrics
@@ -16,6 +25,7 @@ from cluster.panel import Panel
 from cluster.run_folder import Finished, RunFolder, digest
 from cluster.stages.collect import collect
 from cluster.stages.evaluate import evaluate
+from cluster.stages.mine import mine
 from cluster.stages.ppo import train_policy
 from cluster.stages.reward_model import fit_reward_model
 from cluster.stages.sft import fine_tune
@@ -59,6 +69,8 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
             figures = await fit_reward_model(context, stage, folder)
         case PPOStage():
             figures = await train_policy(context, stage, folder, lineage)
+        case MineStage():
+            figures = await mine(context, stage, folder, lineage)
         case EvaluateStage():
             figures = await evaluate(context, stage, folder, lineage)
     manifest = {

@@ -276,3 +276,10 @@ def test_the_planned_config_is_the_one_that_runs() -> None:
     assert isinstance(config, RunConfig)
     who = [bundle.who for bundle in bundles_of(config)]
     assert who == ["trainer", "generator-0", "generator-1", "executor-0"]
+
+
+def test_a_stage_that_scores_with_a_model_reserves_its_scorers() -> None:
+    config = load_recipe(RECIPES / "pf_ppo.yaml", ["scorers.count=2"])
+    scorers = [bundle for bundle in bundles_of(config) if bundle.who.startswith("scorer")]
+    assert [bundle.resources for bundle in scorers] == [{"CPU": 1.0}] * 2
+    assert not any(b.who.startswith("scorer") for b in bundles_of(load_recipe(RECIPES / "quickstart.yaml")))

@@ -1,0 +1,124 @@
+"""Stage ``mine``: answers that fail and that a reward model overrates, for its next training (arXiv 2504.09643)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from actors.executor import Execution
+from actors.rewards import ShareOfTestsConfig, build_terms
+from cluster.answers import read_answers, write_answers, write_pairs
+from cluster.config import STAGE_PREFIX, MineStage
+from cluster.context import RunContext
+from cluster.errors import ConfigError
+from cluster.inputs import problems_of
+from cluster.journal import JournalEntry, write_journal
+from cluster.rollout import MAIN_SUITE, Ask, Group
+from cluster.run_folder import StageFolder
+from cluster.scorers import ScorerPool
+from cluster.stages.rerank import check_reranker
+from learner.preferences import ScoredAnswer, make_pairs
+from problems.identity import WeightsVersion
+from sandbox.verdict import Outcome, Program
+
+# Failures that say something about the program each time it runs.
+_CERTAIN = {Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR}
+
+
+async def mine(context: RunContext, stage: MineStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
+    """Samples, executes, scores, executes the overrated ones again, writes answers and pairs; returns the figures."""
+    model = context.model_path(stage.model)
+    scorers = ScorerPool(check_reranker(context, stage.reward_model, model), context.config.scorers)
+    rollout = context.rollout(
+        context.tokenizer(model), stage.sampling, build_terms([ShareOfTestsConfig(weight=1.0)]), execute_cut=False
+    )
+    kept = [problem for problem in problems_of(stage.problems) if rollout.fits(problem)]
+    context.panel.begin(stage.name, len(kept))
+    version = WeightsVersion(lineage, 0)
+    await context.serve(model, version)
+    asks = [
+        Ask(context.config.name, stage.name, 0, index, problem, stage.samples, stage.sampling.temperature)
+        for index, problem in enumerate(kept)
+    ]
+    groups = await rollout.groups(
+        asks, lambda: context.panel.progress(stage.name, context.panel.rows[stage.name].done + 1)
+    )
+    entries = [entry for group in groups for entry in group.entries]
+    write_journal(folder.trajectories, version, entries)
+    usable = [entry for entry in entries if entry.trajectory.drop_reason is None]
+    scorers.start()
+    try:
+        scores = await asyncio.gather(*(_score(scorers, entry) for entry in usable))
+    finally:
+        await scorers.stop()
+    failing = [(entry, score) for entry, score in zip(usable, scores, strict=True) if not entry.trajectory.passed]
+    threshold = _threshold(stage, [score for _, score in failing])
+    overrated = [entry for entry, score in failing if score >= threshold]
+    negatives = await _executed_again(context, groups, overrated)
+    passing = [entry for entry in usable if entry.trajectory.passed]
+    if stage.positives is None:
+        answers = write_answers(folder.root, [*negatives, *passing])
+    else:
+        answers = write_answers(folder.root, negatives, _positives(context, stage.positives))
+    pairs = make_pairs(answers, "right_wrong", per_problem=stage.per_problem, seed=context.config.seed)
+    if not pairs:
+        raise ConfigError(
+            f"stages.{stage.name}: {len(negatives)} hard negatives and no passing answer to the same problems; "
+            "take more samples, a lower threshold, or name positives"
+        )
+    write_pairs(folder.root, pairs)
+    return {
+        "num_answers": len(usable),
+        "num_dropped": len(entries) - len(usable),
+        "pass_rate": len(passing) / max(len(usable), 1),
+        "num_failing": len(failing),
+        "num_overrated": len(overrated),
+        "num_unstable": len(overrated) - len(negatives),
+        "num_hard_negatives": len(negatives),
+        "threshold": threshold,
+        "num_pairs": len(pairs),
+    }
+
+
+async def _score(scorers: ScorerPool, entry: JournalEntry) -> float:
+    turn = entry.trajectory.turns[-1]
+    return await scorers.score(turn.prompt_ids, turn.completion_ids)
+
+
+def _threshold(stage: MineStage, scores: Sequence[float]) -> float:
+    """The score from which a failing answer counts as overrated: the stage's, or that of its best-scored share."""
+    if stage.threshold is not None:
+        return stage.threshold
+    return float(np.quantile(scores, 1 - stage.top_share)) if scores else float("inf")
+
+
+async def _executed_again(
+    context: RunContext, groups: Sequence[Group], entries: Sequence[JournalEntry]
+) -> list[JournalEntry]:
+    """Those that fail a second time, for certain: what was flaky, or out of time, is no negative to learn from."""
+    problems = {group.problem.id: group.problem for group in groups}
+
+    async def fails_again(entry: JournalEntry) -> bool:
+        if entry.outcome == "cut":
+            return False
+        problem = problems[entry.trajectory.id.problem_id]
+        work = Execution(
+            Program(problem.language, entry.program),
+            problem.suites[MAIN_SUITE],
+            problem.limits,
+            stop_at_first_failure=True,
+        )
+        executed = await context.executors.run(work, anew=True)
+        return executed.verdict.outcome in _CERTAIN and entry.outcome in _CERTAIN
+
+    again = await asyncio.gather(*(fails_again(entry) for entry in entries))
+    return [entry for entry, fails in zip(entries, again, strict=True) if fails]
+
+
+def _positives(context: RunContext, stage: str) -> list[ScoredAnswer]:
+    """The passing answers of a collect stage."""
+    answers = read_answers(context.folder.stage(stage.removeprefix(STAGE_PREFIX)).root)
+    return [answer for answer in answers if answer.passed]

@@ -1,0 +1,147 @@
+"""A learned reward in PPO: what the choice of the filter and the watch over it make of scores and verdicts."""
+
+import asyncio
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from actors.rewards import (
+    AllPassedConfig,
+    LengthCutConfig,
+    RewardModelTerm,
+    RewardModelTermConfig,
+    build_terms,
+    normalised_within_prompt,
+)
+from actors.terms import Attempt, Failed
+from cluster.config import FilterChoiceConfig, PPOStage, ProblemSource
+from cluster.errors import ConfigError
+from cluster.journal import JournalEntry
+from cluster.rollout import Group
+from cluster.run_folder import StageFolder
+from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
+from learner.config import BestOfN, BestWorst, KeepAll
+from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
+from problems.identity import TrajectoryId, WeightsVersion
+from problems.problem import CompletionStyle, Problem
+
+PROBLEM = Problem("p", "python", "def f():\n", CompletionStyle.CONTINUE, {})
+
+
+def trajectory(score: float | None, passed: bool | None, sample: int = 0, problem: str = "p") -> Trajectory:
+    turn = Turn(
+        np.array([1, 2], np.int32),
+        np.array([3, 4 + sample], np.int32),
+        np.ones(2, np.bool_),
+        np.full(2, -0.5, np.float32),
+        (VersionSpan(WeightsVersion(0, 0), 0, 2),),
+        FinishReason.STOP,
+    )
+    events = () if score is None else (RewardEvent("reward_model", score), RewardEvent("length_cut", -5.0))
+    return Trajectory(TrajectoryId("r", "s", 0, problem, sample), 0, (turn,), events, passed=passed)
+
+
+def group(*members: tuple[float | None, bool | None], problem: str = "p") -> Group:
+    made = (trajectory(score, passed, index, problem) for index, (score, passed) in enumerate(members))
+    return Group(0, replace(PROBLEM, id=problem), tuple(JournalEntry(t, outcome="x") for t in made))
+
+
+def noisy_middle(count: int = 400) -> list[Group]:
+    """Scores that say the truth at both ends and nothing in between."""
+    rng = np.random.default_rng(0)
+    groups = []
+    for index in range(count):
+        scores = np.sort(rng.uniform(-1, 1, 5))
+        chances = np.where(np.abs(scores) > 0.6, (scores > 0) * 1.0, 0.5)
+        members = [(float(score), bool(rng.random() < chance)) for score, chance in zip(scores, chances, strict=True)]
+        groups.append(group(*members, problem=f"p{index}"))
+    return groups
+
+
+def test_only_what_was_executed_and_scored_is_compared_by_the_models_score_alone() -> None:
+    seen = scores_and_truth([group((0.5, True), (0.1, False), (0.9, None), (None, True)), group((0.3, True))])
+    assert [(scores.tolist(), passed.tolist()) for scores, passed in seen] == [([0.5, 0.1], [1.0, 0.0])]
+
+
+def test_noise_in_the_middle_chooses_best_and_worst_and_the_choice_is_kept(tmp_path) -> None:
+    choice, folder = FilterChoiceConfig(prompts=400), StageFolder(tmp_path)
+    assert chosen_filter(folder, choice) is None
+    rule, record = choose_filter(folder, choice, noisy_middle())
+    assert isinstance(rule, BestWorst)
+    assert record["fits"].keys() == {"none", "bon", "br", "bw"}
+    assert max(record["fits"], key=lambda kind: record["fits"][kind]["r_squared"]) == "bw"
+    assert chosen_filter(folder, choice) == rule
+
+
+def test_scores_that_are_all_alike_choose_no_filter(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="take more prompts"):
+        choose_filter(StageFolder(tmp_path), FilterChoiceConfig(), [group((0.5, True), (0.5, False))])
+
+
+def watched(*steps: tuple[float, float]) -> list[dict[str, float]]:
+    """Steps of 100 answers with a mean score and a pass rate."""
+    watch, figures = RewardWatch((KeepAll(), BestOfN()), window=2), []
+    for score, rate in steps:
+        passing = round(rate * 100)
+        members = [(score + 0.01 * (index % 10), index < passing) for index in range(100)]
+        figures.append(watch.step([group(*members)]))
+    return figures
+
+
+def test_a_score_that_rises_while_the_tests_fail_is_an_alarm() -> None:
+    assert watched((0, 0.4), (0, 0.4))[0] == {}
+    alarms = [f.get("alarm/reward_hacking") for f in watched((0, 0.4), (0, 0.4), (1, 0.25), (2, 0.1))]
+    assert alarms == [None, 0.0, 0.0, 1.0]
+
+
+def test_falling_together_or_rising_together_is_no_alarm() -> None:
+    assert watched((0, 0.4), (0, 0.4), (-1, 0.2), (-2, 0.1))[-1]["alarm/reward_hacking"] == 0.0
+    assert watched((0, 0.4), (0, 0.4), (1, 0.5), (2, 0.6))[-1]["alarm/reward_hacking"] == 0.0
+    figures = watched((0, 0.4), (1, 0.6))[-1]
+    assert figures["reward_model/window_pass_rate"] == pytest.approx(0.5)
+    assert figures["reward_model/window_score"] == pytest.approx(0.545)
+    assert figures["reward_model/r_squared_none"] <= 1.0
+
+
+def test_normalised_scores_have_mean_0_and_deviation_1_within_the_prompt() -> None:
+    moved = normalised_within_prompt([trajectory(1.0, True), trajectory(3.0, False, 1)], "reward_model")
+    assert [t.events[0].value for t in moved] == pytest.approx([-1.0, 1.0], abs=1e-5)
+    assert [t.events[1].value for t in moved] == [-5.0, -5.0]  # other terms are left alone
+    alike = normalised_within_prompt([trajectory(2.0, True), trajectory(2.0, True, 1)], "reward_model")
+    assert [t.events[0].value for t in alike] == [0.0, 0.0]
+    assert normalised_within_prompt([trajectory(None, True)], "reward_model")[0].events == ()
+
+
+def test_the_term_pays_weight_times_the_score_and_a_fault_is_no_reward() -> None:
+    async def ask(prompt_ids, completion_ids):
+        return Failed("scorer-0 died") if completion_ids[1] == 5 else float(prompt_ids[1] + completion_ids[0])
+
+    (term,) = build_terms([RewardModelTermConfig(model="stage:rm", weight=2.0)], ask)
+    assert isinstance(term, RewardModelTerm)
+    attempts = [Attempt(PROBLEM, trajectory(None, None, sample), None, None, None) for sample in (0, 1)]
+    paid, failed = asyncio.run(term.score(attempts))
+    assert paid == (RewardEvent("reward_model", 10.0),)
+    assert failed == Failed("scorer-0 died")
+
+
+def test_an_answer_that_was_not_executed_is_dropped_only_where_a_term_needs_the_verdict() -> None:
+    attempt = Attempt(PROBLEM, trajectory(None, None), None, None, None)
+    uncut, needy = build_terms([LengthCutConfig(), AllPassedConfig()])
+    assert asyncio.run(uncut.score([attempt])) == [()]
+    assert asyncio.run(needy.score([attempt])) == [Failed("the program was not executed")]
+
+
+def stage(**fields):
+    return PPOStage(
+        name="p", policy="stage:a", problems=(ProblemSource(spec="synthetic:split=train,count=3"),), **fields
+    )
+
+
+def test_what_is_paid_by_tests_is_executed_always() -> None:
+    learned = (RewardModelTermConfig(model="stage:rm"),)
+    assert stage(rewards=learned, execute_share=0.1).execute_share == 0.1
+    with pytest.raises(ValueError, match="the reward term test_share needs every verdict"):
+        stage(execute_share=0.1)
+    with pytest.raises(ValueError, match="rewards names no reward_model"):
+        stage(choose_filter=FilterChoiceConfig())
