@@ -123,7 +123,7 @@ def plan(
 @app.command()
 def execute(
     problems: Annotated[str, typer.Option(help="Such as humaneval:FILE or mbpp:FILE.")],
-    programs: Annotated[Path, typer.Option(help='JSON lines of {"task_id", "completion"}.')],
+    programs: Annotated[Path, typer.Option(help='JSON lines of {"task_id", "completion"}, or "canonical".')],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the verdicts go, as JSON lines in order.")],
     backend: Annotated[str, typer.Option(help="docker, embedded, or auto.")] = "auto",
     profile: Annotated[str, typer.Option(help="Docker's profile: fast or lean.")] = "fast",

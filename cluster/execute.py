@@ -18,6 +18,8 @@ from problems.extraction import extract_program
 from problems.problem import Problem
 from sandbox import Backend, Executor, Outcome, Profile, Program, SandboxConfig, Verdict, open_executor
 
+CANONICAL = Path("canonical")
+"""In place of a file of programs: the data set's own solutions."""
 _K = (1, 10, 100)
 
 
@@ -72,6 +74,14 @@ def summarise(samples: Sequence[Sample], verdicts: Sequence[Verdict], ks: Sequen
         k: sum(pass_at_k(len(results), sum(results), k) for results in known.values()) / len(known) for k in enough
     }
     return Summary(estimates, len(samples), sum(verdict.passed for verdict in verdicts), num_unknown)
+
+
+def canonical_samples(problems: Sequence[Problem]) -> list[Sample]:
+    """The data set's own solutions as samples. Raises ValueError if there is none."""
+    solved = [problem for problem in problems if problem.reference_completions]
+    if not solved:
+        raise ValueError("programs: canonical: no problem of this set has a solution")
+    return [Sample({"task_id": one.id, "completion": one.reference_completions[0]}, one) for one in solved]
 
 
 def read_samples(path: Path, problems: Mapping[str | int, Problem]) -> list[Sample]:
@@ -182,7 +192,11 @@ def execute(
         SandboxError: no sandbox as asked for; nothing written.
     """
     _refuse_unwritable(output_path)
-    samples = read_samples(programs_path, index_by_task_id(load_problems(problems_spec)))
+    problems = load_problems(problems_spec)
+    if programs_path == CANONICAL:
+        samples = canonical_samples(problems)
+    else:
+        samples = read_samples(programs_path, index_by_task_id(problems))
     verdicts = asyncio.run(_run_all(samples, sandbox_config))
     write_lines(output_path, [verdict_line(*pair) for pair in zip(samples, verdicts, strict=True)])
     return summarise(samples, verdicts, k)
