@@ -25,6 +25,7 @@ from cluster.placement import SANDBOX_RESOURCE
 from cluster.presence import Present, refuse_other_versions
 from cluster.roster import Member, Report, Roster, sentence_of, unless_given_up
 from cluster.session import start_actor
+from learner.trajectory import FinishReason
 from problems.identity import TrajectoryId, WeightsVersion
 from sandbox.verdict import Outcome, Verdict
 
@@ -301,8 +302,11 @@ class GeneratorPool:
             member = await self.roster.take(avoid)
             try:
                 async for generated in self._stream_from(member, list(open_requests.values())):
-                    del open_requests[generated.result.id]
-                    yield generated
+                    if generated.result.turn.finish_reason is not FinishReason.ABORTED:
+                        del open_requests[generated.result.id]
+                        yield generated
+                if open_requests:  # nobody here asks for that: an engine whose weights were lost gives up what it has
+                    raise LostActorError("it gave them up")
             except LostActorError as error:
                 self._report(str(member), "handed over", f"{len(open_requests)} completions: {error}")
                 avoid = member

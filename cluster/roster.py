@@ -124,7 +124,8 @@ class Roster:
         self._benched: list[Member] = []  # alive and not served: late with weights
         self._leaving: list[Member] = []
         self._num_starting = 0
-        self._tasks: set[asyncio.Task[None]] = set()  # starts and ends in progress
+        self._tasks: set[asyncio.Task[None]] = set()  # starts, ends and checks in progress
+        self._checks: asyncio.Task[None] | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._changed = asyncio.Event()
 
@@ -157,7 +158,8 @@ class Roster:
             try:
                 await asyncio.wait_for(self._changed.wait(), self._config.health_every_s)
             except TimeoutError:
-                await self._check_all()
+                if self._checks is None or self._checks.done():  # one that hangs must not hold up the next round
+                    self._checks = self._spawn(self._check_all())
             self._changed.clear()
 
     async def take(self, avoid: Member | None = None) -> Member:
@@ -231,10 +233,11 @@ class Roster:
         for member in sorted(self.serving, key=lambda member: member.held)[: max(0, -missing)]:
             self._let_go(member)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._changed.set())
+        return task
 
     def _let_go(self, member: Member) -> None:
         self.serving.remove(member)

@@ -61,9 +61,15 @@ def is_judged(entry: JournalEntry) -> bool:
 
 
 def _mean_staleness(step_input: StepInput) -> float:
-    """Versions between the oldest token's weights and those that the step started from; mean over trajectories."""
+    """Versions between the oldest token's weights and those that the step started from; mean over trajectories.
+
+    One without a token (a stop string came first) was sampled by no weights.
+    """
+    trajectories = [entry.trajectory for group in step_input.groups for entry in group.entries]
     lags = [
-        step_input.step - entry.trajectory.oldest_version.step for group in step_input.groups for entry in group.entries
+        step_input.step - trajectory.oldest_version.step
+        for trajectory in trajectories
+        if trajectory.num_completion_tokens
     ]
     return sum(lags) / max(len(lags), 1)
 

@@ -184,6 +184,20 @@ async def test_a_generator_that_leaves_finishes_what_it_holds_or_hands_it_back(m
     assert not cluster.handles[0].dead.is_set()
 
 
+async def test_what_an_engine_gives_up_by_itself_is_sampled_elsewhere(monkeypatch) -> None:
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(StandInConfig(tokens_per_s=200.0, mean_tokens=1e6)))
+    pool = generators(cluster, count=2)
+    await pool.start(Path("m"), L0)
+    sampling = asyncio.create_task(sample(pool, group("p")))
+    await until(lambda: any(member.held for member in pool.roster.serving))
+    await asyncio.sleep(0.05)
+    (holder,) = [member for member in pool.roster.serving if member.held]
+    await holder.handle.actor.abort([request.id for request in group("p")])
+    results = await sampling
+    assert [len(one.result.turn.completion_ids) for one in results.values()] == [60] * 4
+    assert {one.who for one in results.values()} == {"generator-0", "generator-1"} - {holder.who}
+
+
 async def test_a_generator_that_does_not_answer_is_killed_and_replaced(monkeypatch) -> None:
     class Hangs(StandInGenerator):
         async def check_health(self) -> None:
