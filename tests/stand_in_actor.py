@@ -17,6 +17,7 @@ from actors.generator import GenerationRequest
 from cluster.pools import Generated, GeneratorPool
 from cluster.presence import Present
 from problems.identity import WeightsVersion
+from tests.patient_ray import be_patient
 from tests.stand_in_engine import StandInConfig, StandInGenerator
 
 SETTINGS = "stand_in.json"
@@ -63,6 +64,7 @@ def main() -> None:
     import cluster.context
     from cluster.cli import main as crucible
 
+    be_patient()
     cluster.context.GeneratorPool = functools.partial(GeneratorPool, kind=StandInActor)
     crucible()
 

@@ -15,6 +15,7 @@ from ray.cluster_utils import Cluster
 
 from cluster.run_folder import read_lines
 from tests.cluster.conftest import StandInRun
+from tests.patient_ray import be_patient
 from tests.stand_in_actor import PUSH_MARK
 
 pytestmark = pytest.mark.timeout(1200)
@@ -26,6 +27,7 @@ class Nodes:
     """A Ray cluster of several nodes on this machine."""
 
     def __init__(self) -> None:
+        be_patient()
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"sandbox": 1}})
         self.nodes = [self.cluster.add_node(**NODE), self.cluster.add_node(**NODE)]
 
