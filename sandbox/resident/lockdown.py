@@ -71,10 +71,12 @@ def private_view(scratch_mb: int, *, shows_proc: bool = False) -> None:
     ``shows_proc``: /proc is there, with the processes of the caller's own pid namespace and nothing of the kernel's.
     """
     unshare(CLONE_NEWNS | CLONE_NEWIPC)
-    for hidden in (b"/proc", b"/sys"):
-        unmount_if_there(hidden)
     if shows_proc:
+        # Over the one that is there: a user namespace may mount its own only where one is in sight.
         mount(b"proc", b"/proc", b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, b"subset=pid")
+    else:
+        unmount_if_there(b"/proc")
+    unmount_if_there(b"/sys")
     mount(b"scratch", _SCRATCH, b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, _SCRATCH_OPTIONS % scratch_mb)
 
 
