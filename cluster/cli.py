@@ -73,8 +73,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole stack trace
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override a field: stages.ppo.learner.num_steps=5; repeatable.")
 ]
+Address = Annotated[str | None, typer.Option(help="The Ray cluster of a submitted run: http://head:8265.")]
 Name = Annotated[str | None, typer.Option(help="Another name for the run.")]
 Folder = Annotated[Path | None, typer.Option(help="Where run folders lie.")]
+
+
+def _say(text: str) -> None:
+    typer.echo(text)
 
 
 def _overrides(fields: list[str] | None, name: str | None, folder: Path | None) -> list[str]:
@@ -118,6 +123,89 @@ def plan(
         can_run = plan_command(load_recipe(recipe, _overrides(set_, name, folder)), address, Console())
         if address is not None and not can_run:
             raise typer.Exit(ClusterError.exit_code)
+
+
+@app.command()
+def submit(
+    recipe: Annotated[Path, typer.Argument(help="A recipe.")],
+    address: Annotated[str, typer.Option(help="http://head:8265 or head:6379.")],
+    working_dir: Annotated[Path | None, typer.Option(help="Folder that travels with the job.")] = None,
+    env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the job's processes; repeatable.")] = None,
+    wait: Annotated[bool, typer.Option(help="Print the log until the job ends.")] = True,
+    set_: Set = None,
+    name: Name = None,
+    folder: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Runs a recipe as a job of a Ray cluster. HF_TOKEN and WANDB_API_KEY of this shell reach its driver alone."""
+    with _one_sentence(debug):
+        from cluster.config import load_recipe
+        from cluster.jobs import submit as submit_run
+
+        config = load_recipe(recipe, _overrides(set_, name, folder))
+        submit_run(config, address, working_dir=working_dir, environment=env or [], follow=wait, say=_say)
+
+
+@app.command()
+def status(
+    run: Annotated[str | None, typer.Argument(help="A run's folder or a job; none: all of the cluster.")] = None,
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Says how far a run is."""
+    with _one_sentence(debug):
+        from cluster import jobs
+
+        if run is not None and jobs.is_run(run):
+            jobs.print_run(Path(run), _say)
+        elif run is not None and address is not None:
+            jobs.print_job(jobs.job_client(address), run, _say)
+        elif address is not None:
+            jobs.print_jobs(jobs.job_client(address), _say)
+        else:
+            jobs.refuse_unknown(run or "")
+
+
+@app.command()
+def logs(
+    run: Annotated[str, typer.Argument(help="A run's folder or a job.")],
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until the run ends.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Prints the log of a run."""
+    with _one_sentence(debug):
+        from cluster import jobs
+
+        if jobs.is_run(run):
+            jobs.print_log(Path(run), follow, _say)
+        elif address is None:
+            jobs.refuse_unknown(run)
+        else:
+            client = jobs.job_client(address)
+            jobs.known_job(client, run)
+            if follow:
+                jobs.follow_log(client, run, _say)
+            else:
+                _say(client.get_job_logs(run).rstrip("\n"))
+
+
+@app.command()
+def stop(
+    run: Annotated[str, typer.Argument(help="A run's folder or a job.")],
+    address: Address = None,
+    debug: Debug = False,
+) -> None:
+    """Ends a run in order; the command that started it goes on with it."""
+    with _one_sentence(debug):
+        from cluster import jobs
+
+        if jobs.is_run(run):
+            jobs.stop_run(Path(run), _say)
+        elif address is None:
+            jobs.refuse_unknown(run)
+        else:
+            jobs.stop_job(jobs.job_client(address), run, _say)
 
 
 @app.command()

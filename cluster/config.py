@@ -62,6 +62,9 @@ class ProblemSource(Settings):
 
     spec: str
     """Such as ``synthetic:split=train,count=12000,depth=2-3,seed=11`` or ``humaneval:FILE``."""
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Share of a ``ppo`` stage's prompts that come from this set, relative to the others' weights: all sets of a stage
+    have one, or none. None: all sets are one, each problem once an epoch."""
 
 
 class SamplingConfig(Settings):
@@ -170,6 +173,17 @@ class RayConfig(Settings):
     wait_for_resources_s: float = Field(default=0.0, ge=0)
     """Seconds that a run waits until a joined cluster can hold it; Ray's autoscaler is asked for what is missing, and
     every ten seconds a line says what that is. 0: a cluster that cannot hold it now is an error."""
+
+
+class WandbConfig(Settings):
+    """Measurements also go to Weights & Biases; needs the package ``wandb`` and WANDB_API_KEY in the environment."""
+
+    project: str
+    """Project there."""
+    entity: str | None = None
+    """User or team; none: the key's own."""
+    mode: Literal["online", "offline"] = "online"
+    """``offline`` writes into the run's folder alone."""
 
 
 class Separated(Settings):
@@ -461,6 +475,8 @@ class RunConfig(Settings):
     """The Ray cluster."""
     placement: Placement = Separated()
     """Who shares what."""
+    wandb: WandbConfig | None = None
+    """Weights & Biases; none: JSON lines, TensorBoard and Ray's metrics alone."""
     stages: tuple[Stage, ...] = Field(min_length=1)
     """In order; a finished stage is passed over when the same run is started again. An item of ``kind: repeat`` with
     ``rounds`` and ``stages`` stands for those stages several times over (cluster/repeat.py)."""
@@ -487,6 +503,17 @@ class RunConfig(Settings):
                     wanted = " or ".join(kinds)
                     raise ValueError(f"stages.{stage.name}.{field}: {reference!r} is no earlier stage of kind {wanted}")
             seen[stage.name] = stage.kind
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_given_to_all_or_none(self) -> Self:
+        for stage in self.stages:
+            weights = [source.weight for source in getattr(stage, "problems", ())]
+            given = [weight for weight in weights if weight is not None]
+            if given and not isinstance(stage, PPOStage):
+                raise ValueError(f"stages.{stage.name}.problems: weight is for stages of kind ppo")
+            if given and len(given) != len(weights):
+                raise ValueError(f"stages.{stage.name}.problems: give every set a weight, or none")
         return self
 
     @model_validator(mode="after")

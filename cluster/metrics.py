@@ -13,6 +13,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from cluster.run_folder import RunFolder
+from cluster.wandb_sink import WandbSink
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class Latest:
 class Metrics:
     """One writer for a run. Not thread-safe: the driver's event loop owns it."""
 
-    def __init__(self, folder: RunFolder) -> None:
+    def __init__(self, folder: RunFolder, wandb: WandbSink | None = None) -> None:
+        self._wandb = wandb
         self.lineage = -1  # of the stage that runs now
         self._file = folder.metrics.open("a", encoding="utf-8")
         self._spans = folder.timeline.open("a", encoding="utf-8")
@@ -50,6 +52,8 @@ class Metrics:
         record |= {name: value if math.isfinite(value) else None for name, value in kept.items()}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log(stage, step, kept)
         latest = self.latest[stage]
         for name, value in kept.items():
             latest.values[name] = value
@@ -60,7 +64,7 @@ class Metrics:
         """To Ray's metrics, so that the dashboard and Prometheus see it as ``ray_crucible_<name>``."""
         from ray.util.metrics import Gauge
 
-        key = "crucible_" + name.replace("/", "_").replace(".", "_").replace("@", "_at_")
+        key = prometheus_name(name)
         if key not in self._gauges:
             self._gauges[key] = Gauge(key, description=name, tag_keys=("stage",))
         self._gauges[key].set(value, {"stage": stage})
@@ -71,6 +75,13 @@ class Metrics:
 
     def close(self) -> None:
         """Flushes and closes all files."""
+        if self._wandb is not None:
+            self._wandb.close()
         self._board.close()
         self._file.close()
         self._spans.close()
+
+
+def prometheus_name(name: str) -> str:
+    """Ray puts ``ray_`` before it."""
+    return "crucible_" + name.replace("/", "_").replace(".", "_").replace("@", "_at_")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -56,8 +57,10 @@ def _clock(seconds: float) -> str:
 class Panel:
     """A live panel on a terminal; one plain line every few seconds elsewhere (CI, a job's log)."""
 
-    def __init__(self, title: str, stages: Mapping[str, str], console: Console | None = None) -> None:
-        """``stages``: name -> kind, in order."""
+    def __init__(
+        self, title: str, stages: Mapping[str, str], console: Console | None = None, log: TextIO | None = None
+    ) -> None:
+        """``stages``: name -> kind, in order. ``log``: gets plain lines whatever the console is."""
         self._title = title
         self._console = console or Console(file=sys.stdout)
         self.rows = {name: StageRow(name, kind) for name, kind in stages.items()}
@@ -68,6 +71,8 @@ class Panel:
             if self._console.is_terminal
             else None
         )
+        self._plain_consoles = [Console(file=log, width=200)] if log is not None else []
+        self._plain_consoles += [self._console] if self._live is None else []
         self._last_plain = 0.0
 
     def __enter__(self) -> Panel:
@@ -110,10 +115,11 @@ class Panel:
 
     def _plain(self, text: str, *, force: bool = False) -> None:
         now = time.monotonic()
-        if self._live is None and (force or now - self._last_plain >= _PLAIN_INTERVAL_S):
+        if force or now - self._last_plain >= _PLAIN_INTERVAL_S:
             self._last_plain = now
             figures = "  ".join(f"{name} {value}" for name, value in self._figures.items())
-            self._console.print(f"{text}  {figures}".rstrip(), highlight=False, soft_wrap=True)
+            for console in self._plain_consoles:
+                console.print(f"{text}  {figures}".rstrip(), highlight=False, soft_wrap=True)
 
     def render(self) -> Group:
         """The panel as it stands now."""

@@ -14,6 +14,8 @@ from cluster.config import Colocated, RunConfig, scored_by
 from cluster.errors import ClusterError
 
 SANDBOX_RESOURCE = "sandbox"
+WITHOUT_EXECUTION = {"sft", "reward_model"}
+"""Kinds of stages that sample and execute nothing."""
 _POLL_S = 2.0
 _SAY_EVERY_S = 10.0
 _ROUNDING = 1e-6  # Ray keeps resources as multiples of 1e-4
@@ -61,7 +63,7 @@ class Place:
 def bundles_of(config: RunConfig) -> list[Bundle]:
     """What the run holds at its fullest: stages come one after the other, generators and executors stay."""
     bundles: list[Bundle] = []
-    rollouts = any(stage.kind != "sft" for stage in config.stages)
+    rollouts = any(stage.kind not in WITHOUT_EXECUTION for stage in config.stages)
     shared = isinstance(config.placement, Colocated)
     if shared:
         bundles.append(Bundle("trainer and generator-0 (one GPU)", {"CPU": 2.0, "GPU": 1.0}))

@@ -5,6 +5,7 @@ runs/NAME/
   driver.lock              held (flock) by the one driver
   lineages.jsonl           one line for each start of a stage: lineage, stage, time, process
   metrics.jsonl            one line for each measurement
+  run.log                  what the panel says, as plain lines
   timeline.jsonl           spans: who did what from when to when
   events.jsonl             actors that were lost, replaced, scaled; problems that were set aside
   control/                 requests to a running driver, and its answers
@@ -116,6 +117,7 @@ class RunFolder:
         self.root = root
         self.metrics = root / "metrics.jsonl"
         self.timeline = root / "timeline.jsonl"
+        self.log = root / "run.log"
         self.tensorboard = root / "tensorboard"
         self.events = root / "events.jsonl"
         self.control = root / "control"

@@ -9,18 +9,20 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
+from cluster import secrets
 from cluster.config import PPOStage, RunConfig, SFTStage
 from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage
 from cluster.run_folder import Finished, RunFolder, digest
 
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
-_FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "supervision"}
+_FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "supervision", "wandb"}
 
 
 def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finished]:
     """Runs all stages that are not done yet; prints the summary; returns all manifests."""
     console = console or Console()
+    secrets.take()
     folder = RunFolder(config.run_folder)
     with folder.locked():
         resolved = config.model_dump(mode="json")

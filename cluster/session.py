@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from cluster import secrets
 from cluster.config import RayConfig
 from cluster.errors import ClusterError
 from cluster.nodes import require_nodes
@@ -52,7 +53,7 @@ def cluster_address(config: RayConfig) -> str | None:
 def joined(address: str) -> Iterator[None]:
     """Joins a cluster and leaves it. Raises ClusterError."""
     with _connected(f"the Ray cluster at {address} could not be joined"):
-        _check_answers(address)
+        check_answers(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     try:
         yield
@@ -63,7 +64,7 @@ def joined(address: str) -> Iterator[None]:
 @contextmanager
 def _started(config: RayConfig, bundles: Sequence[Bundle]) -> Iterator[None]:
     num_cpus = sum(bundle.resources.get("CPU", 0.0) for bundle in bundles)
-    with _connected("a Ray cluster on this machine could not be started"):
+    with _connected("a Ray cluster on this machine could not be started"), secrets.hidden():
         ray.init(
             address="local",  # another cluster on this machine is not ours to join unasked
             num_cpus=max(math.ceil(num_cpus), os.cpu_count() or 1),
@@ -96,7 +97,7 @@ def _connected(what: str) -> Iterator[None]:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would skip our way out
 
 
-def _check_answers(address: str) -> None:
+def check_answers(address: str) -> None:
     """Raises OSError if nothing listens at ``host:port``: Ray itself would try for minutes."""
     host, separator, port = address.rpartition(":")
     if separator and port.isdecimal() and "/" not in host:

@@ -22,6 +22,7 @@ from cluster.context import RunContext
 from cluster.inputs import fingerprint_inputs
 from cluster.metrics import Metrics
 from cluster.panel import Panel
+from cluster.placement import WITHOUT_EXECUTION
 from cluster.run_folder import Finished, RunFolder, digest
 from cluster.stages.collect import collect
 from cluster.stages.evaluate import evaluate
@@ -29,21 +30,21 @@ from cluster.stages.mine import mine
 from cluster.stages.ppo import train_policy
 from cluster.stages.reward_model import fit_reward_model
 from cluster.stages.sft import fine_tune
-
-_WITHOUT_EXECUTION = {"sft", "reward_model"}
+from cluster.wandb_sink import WandbSink
 
 
 async def run_stages(
     config: RunConfig, folder: RunFolder, finished: list[Finished], console: Console
 ) -> list[Finished]:
     """Runs what is not in ``finished`` yet and returns all; the pools end with the last stage or the first error."""
-    metrics = Metrics(folder)
-    panel = Panel(f"Crucible  {config.name}", {stage.name: stage.kind for stage in config.stages}, console)
+    metrics = Metrics(folder, WandbSink(config, folder.root) if config.wandb is not None else None)
+    log = folder.log.open("a", buffering=1)
+    panel = Panel(f"Crucible  {config.name}", {stage.name: stage.kind for stage in config.stages}, console, log)
     context = RunContext(config, folder, metrics, panel)
     for done in finished:
         panel.end(done.name)
     try:
-        if any(stage.kind not in _WITHOUT_EXECUTION for stage in config.stages[len(finished) :]):
+        if any(stage.kind not in WITHOUT_EXECUTION for stage in config.stages[len(finished) :]):
             await context.executors.start()  # first of all: a missing engine or image is told before any training
         with panel:
             async with background(context.watch):
@@ -52,6 +53,7 @@ async def run_stages(
     finally:
         await context.close()
         metrics.close()
+        log.close()
     return finished
 
 

@@ -70,3 +70,15 @@ def test_what_is_no_recipe_says_so(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match="is not YAML"):
         load_recipe(tmp_path / "bad.yaml")
+
+
+def test_weights_are_given_to_all_sets_of_a_ppo_stage_or_to_none(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    two = "stages.ppo.problems=[{spec: 'synthetic:seed=1', weight: 2}, {spec: 'synthetic:seed=2'%s}]"
+    assert load_recipe(path, [two % ", weight: 0.5"]).stages[2].problems[1].weight == 0.5
+    with pytest.raises(ConfigError, match=r"stages\.ppo\.problems: give every set a weight, or none"):
+        load_recipe(path, [two % ""])
+    with pytest.raises(ConfigError, match=r"stages\.before\.problems: weight is for stages of kind ppo"):
+        load_recipe(path, ["stages.before.problems.0.weight=1"])
+    with pytest.raises(ConfigError, match="greater than 0"):
+        load_recipe(path, [two % ", weight: 0"])
