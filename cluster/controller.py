@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 
 from cluster.errors import ActorError
 from cluster.rollout import Group
-from cluster.stream import Draw, ProblemStream
+from cluster.stream import Draw, Stream
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
 
@@ -78,7 +78,7 @@ class Controller:
     def __init__(
         self,
         *,
-        stream: ProblemStream,
+        stream: Stream,
         produce: Produce,
         train: Train,
         push: Push,

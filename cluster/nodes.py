@@ -57,14 +57,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def complaint(node: str, report: NodeReport, token: str, folder: Path, own: Mapping[str, str]) -> str:
-    """What is wrong with a node, in one sentence; empty if nothing is."""
-    if report.token != token:
+def complaint(node: str, report: NodeReport, token: str | None, folder: Path, own: Mapping[str, str]) -> str:
+    """What is wrong with a node, in one sentence; empty if nothing is. ``token`` None: it needs not see the folder."""
+    if token is not None and report.token != token:
         return (
             f"node {node} cannot read the run's folder {folder}; put it on storage that every node sees "
             "(--folder, or folder in the recipe)"
         )
-    if not report.wrote:
+    if token is not None and not report.wrote:
         return f"node {node} can read the run's folder {folder} but not write to it; mend its permissions"
     for package, wanted in own.items():
         has = report.versions.get(package)
@@ -76,7 +76,11 @@ def complaint(node: str, report: NodeReport, token: str, folder: Path, own: Mapp
 
 
 def probe_nodes(folder: Path, timeout_s: float = _TIMEOUT_S) -> list[str]:
-    """Asks every living node of the joined cluster; returns the complaints, one sentence each."""
+    """Asks every living node of the joined cluster; returns the complaints, one sentence each.
+
+    A node that offers no processor and no GPU holds executors alone, which never read the run's folder: where programs
+    that nobody trusts are run, it need not be mounted.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -92,27 +96,27 @@ def probe_nodes(folder: Path, timeout_s: float = _TIMEOUT_S) -> list[str]:
         ]
     try:
         look: Any = ray.remote(look_around)
-        asked: dict[Any, str] = {}
+        asked: dict[Any, tuple[str, str | None]] = {}
         for node in (node for node in ray.nodes() if node["Alive"]):
             here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             answer = f"{token_name}-{node['NodeID'][:12]}"
             task = look.options(num_cpus=0, scheduling_strategy=here, max_retries=0)
-            asked[task.remote(str(folder), token_name, answer)] = (
-                f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
-            )
-        return _complaints(asked, token, folder, timeout_s)
+            name = f"{node['NodeManagerHostname']} ({node['NodeID'][:6]})"
+            works = {"CPU", "GPU"} & node["Resources"].keys()
+            asked[task.remote(str(folder), token_name, answer)] = (name, token if works else None)
+        return _complaints(asked, folder, timeout_s)
     finally:
         for path in folder.glob(f"{token_name}*"):
             path.unlink(missing_ok=True)
 
 
-def _complaints(asked: Mapping[Any, str], token: str, folder: Path, timeout_s: float) -> list[str]:
+def _complaints(asked: Mapping[Any, tuple[str, str | None]], folder: Path, timeout_s: float) -> list[str]:
     import ray
     from ray.exceptions import GetTimeoutError, RayError
 
     own, found = versions(), list[str]()
     deadline = time.monotonic() + timeout_s
-    for reference, node in asked.items():
+    for reference, (node, token) in asked.items():
         try:
             report: Any = ray.get(reference, timeout=max(deadline - time.monotonic(), 0.1))
         except GetTimeoutError:

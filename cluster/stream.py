@@ -119,7 +119,10 @@ class MixedStream:
         return self._latest[1]
 
 
-def stream_of(sets: Sequence[tuple[Sequence[Problem], float | None]], seed: int) -> ProblemStream | MixedStream:
+Stream = ProblemStream | MixedStream
+
+
+def stream_of(sets: Sequence[tuple[Sequence[Problem], float | None]], seed: int) -> Stream:
     """A mixture where weights are given, else all problems in one order."""
     weighted = [(problems, weight) for problems, weight in sets if weight is not None]
     if weighted:

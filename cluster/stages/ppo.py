@@ -25,7 +25,7 @@ from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
-from cluster.stream import Draw, ProblemStream
+from cluster.stream import Draw, Stream, stream_of
 from cluster.trainer import TRAINER, TrainerGroup
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
@@ -75,7 +75,7 @@ class _Parts:
 
     model: Path
     rollout: Rollout
-    stream: ProblemStream
+    stream: Stream
     watch: RewardWatch | None
 
 
@@ -84,12 +84,15 @@ def _prepare(context: RunContext, stage: PPOStage) -> tuple[_Parts, LearnedRewar
     loaded = context.tokenizer(model)
     reward = LearnedReward(context, stage)
     rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards, reward.ask), execute_cut=False)
-    kept = [problem for problem in problems_of(stage.problems) if rollout.fits(problem)]
-    if not kept:
+    sets = [
+        ([problem for problem in problems_of([source]) if rollout.fits(problem)], source.weight)
+        for source in stage.problems
+    ]
+    if not any(kept for kept, _ in sets):
         limit = stage.sampling.max_prompt_tokens
         raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
     watch = RewardWatch(stage.choose_filter.candidates if stage.choose_filter else ()) if reward.is_there else None
-    return _Parts(model, rollout, ProblemStream(kept, context.config.seed), watch), reward
+    return _Parts(model, rollout, stream_of(sets, context.config.seed), watch), reward
 
 
 async def _with_chosen_filter(
@@ -240,7 +243,7 @@ class _Job:
             return
         num_samples = self.stage.warmup_samples_per_prompt
         name = self.stage.name + _WARMUP
-        stream = ProblemStream(self.stream.problems, derive_seed("warm-up", self.context.config.seed))
+        stream = self.stream.reseeded(derive_seed("warm-up", self.context.config.seed))
         done = itertools.count(1)
         asks = [
             replace(self._ask(name, stream.at(position), position, num_samples), execute=self._is_executed(position))

@@ -71,11 +71,13 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     folder = tmp_path_factory.mktemp("jobs")
     session = Path(f"/tmp/ray-{uuid.uuid4().hex[:8]}")  # sockets lie in it: their paths must be short
     (folder / "token").write_text(uuid.uuid4().hex * 2)
-    ports = {name: free_port() for name in ("port", "dashboard-port", "metrics-export-port")}
+    # The agent's ports too: 52365 is taken where another cluster runs, and Ray then goes on without jobs.
+    agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
+    ports = {name: free_port() for name in ("port", "dashboard-port", "metrics-export-port", *agents)}
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name not in secrets.SECRETS
     }
-    environment["RAY_USAGE_STATS_ENABLED"] = "0"
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "180000"}
     environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
     environment |= {
         "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",
@@ -89,7 +91,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     flags = [f"--{name}={port}" for name, port in ports.items()]
     command = ["start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", "--node-ip-address=127.0.0.1"]
     command = [str(BIN / "ray"), *command, f"--temp-dir={session}", *flags]
-    process = next(filter(None, (_started_head(head, command) for _ in range(3))), None)
+    process = next(filter(None, (_started_head(head, command) for _ in range(5))), None)
     assert process is not None, (folder / "head.log").read_text()
     try:
         yield head
@@ -107,10 +109,11 @@ def _started_head(head: Head, command: list[str]) -> subprocess.Popen[bytes] | N
     while process.poll() is None and time.monotonic() < deadline:
         try:
             head.get("/api/jobs/")
+            if "Ray runtime started" in (head.folder / "head.log").read_text():
+                return process
         except requests.RequestException:
-            time.sleep(1)
-        else:
-            return process
+            pass
+        time.sleep(1)
     process.terminate()
     process.wait(60)
     return None

@@ -96,6 +96,11 @@ def test_a_node_that_does_not_see_the_runs_folder_is_named(cluster: Cluster, tmp
 OWN = {"python": "3.11", "crucible-rl": "0.1.0", "vllm": "0.32.0"}
 
 
+def test_a_node_of_executors_alone_needs_no_folder() -> None:
+    assert complaint("n", NodeReport(None, False, OWN), None, Path("/runs/x"), OWN) == ""
+    assert "has vllm 1" in complaint("n", NodeReport(None, False, {**OWN, "vllm": "1"}), None, Path("/runs/x"), OWN)
+
+
 @pytest.mark.parametrize(
     ("report", "said"),
     [
