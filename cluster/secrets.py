@@ -6,6 +6,7 @@ the memory of Ray's head under a random name, only the name travels with the job
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -32,9 +33,8 @@ def take() -> None:
     place = os.environ.pop(PLACE_VARIABLE, None)
     if place is None:
         return
-    from ray._raylet import GcsClient
-
-    head = GcsClient(address=os.environ["RAY_ADDRESS"])
+    raylet: Any = importlib.import_module("ray._raylet")  # compiled: no type checker sees into it
+    head = raylet.GcsClient(address=os.environ["RAY_ADDRESS"])
     content = head.internal_kv_get(place.encode(), None)
     if content is not None:
         head.internal_kv_del(place.encode(), False, None)

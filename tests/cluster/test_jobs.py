@@ -1,233 +1,59 @@
-"""Runs as jobs of a cluster with token authentication on; what becomes of a secret on the way."""
+"""Commands about jobs where there is no cluster; what becomes of a secret on one machine."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import requests
-import yaml
 
 from cluster import secrets
-from cluster.config import load_recipe
+from cluster.config import RunConfig, load_recipe
 from cluster.errors import ConfigError
-from cluster.jobs import driver_pid, submit
+from cluster.jobs import submit
 from cluster.panel import Panel
 from problems.problem import FunctionSuite, Limits
 from sandbox import Backend, Program, SandboxConfig, open_executor
 
-BIN = Path(sys.executable).parent
+CRUCIBLE = str(Path(sys.executable).with_name("crucible"))
+RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "quickstart.yaml"
 SECRET = f"hf_planted_{uuid.uuid4().hex}"
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def recipe(folder: Path, name: str, max_steps: int) -> Path:
-    stage = {"kind": "sft", "name": "base", "corpus": {"count": 60}, "vocab_size": 400}
-    stage["new_model"] = {"hidden_size": 32, "head_dim": 32, "intermediate_size": 64, "num_layers": 1}
-    stage["train"] = {"max_steps": max_steps, "batch_examples": 4}
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "folder": str(folder / "runs"), "stages": [stage]}))
-    return path
-
-
-@dataclass(frozen=True)
-class Head:
-    """A cluster of one node that was started with a token."""
-
-    folder: Path
-    environment: dict[str, str]
-    gcs: str
-    dashboard: str
-    metrics: str
-    session: Path
-
-    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        whole = self.environment | environment
-        return subprocess.run(
-            [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, env=whole, timeout=280, check=False
-        )
-
-    def get(self, path: str) -> str:
-        token = Path(self.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
-        answer = requests.get(self.dashboard + path, headers={"Authorization": f"Bearer {token}"}, timeout=30)
-        answer.raise_for_status()
-        return answer.text
-
-
-@pytest.fixture(scope="module")
-def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    folder = tmp_path_factory.mktemp("jobs")
-    session = Path(f"/tmp/ray-{uuid.uuid4().hex[:8]}")  # sockets lie in it: their paths must be short
-    (folder / "token").write_text(uuid.uuid4().hex * 2)
-    # The agent's ports too: 52365 is taken where another cluster runs, and Ray then goes on without jobs.
-    agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
-    ports = {name: free_port() for name in ("port", "dashboard-port", "metrics-export-port", *agents)}
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("RAY_") and name not in secrets.SECRETS
-    }
-    environment |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_agent_register_timeout_ms": "180000"}
-    environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token")}
-    environment |= {
-        "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180",
-        "RAY_DASHBOARD_SUBPROCESS_MODULE_WAIT_READY_TIMEOUT": "180",
-    }
-    environment["PATH"] = f"{BIN}:{environment['PATH']}"
-    head = Head(
-        folder, environment, f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}",
-        f"http://127.0.0.1:{ports['metrics-export-port']}/metrics", session,
-    )  # fmt: skip
-    flags = [f"--{name}={port}" for name, port in ports.items()]
-    command = ["start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", "--node-ip-address=127.0.0.1"]
-    command = [str(BIN / "ray"), *command, f"--temp-dir={session}", *flags]
-    process = next(filter(None, (_started_head(head, command) for _ in range(5))), None)
-    assert process is not None, (folder / "head.log").read_text()
-    try:
-        yield head
-    finally:
-        process.terminate()
-        process.wait(60)
-        subprocess.run(["rm", "-rf", str(session)], check=False)
-
-
-def _started_head(head: Head, command: list[str]) -> subprocess.Popen[bytes] | None:
-    """None if it ended: Ray gives a node 30 s to start, which a busy machine may miss."""
-    with (head.folder / "head.log").open("w") as log:
-        process = subprocess.Popen(command, env=head.environment, stdout=log, stderr=log)
-    deadline = time.monotonic() + 250
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            head.get("/api/jobs/")
-            if "Ray runtime started" in (head.folder / "head.log").read_text():
-                return process
-        except requests.RequestException:
-            pass
-        time.sleep(1)
-    process.terminate()
-    process.wait(60)
-    return None
-
-
-def places_of_the_secret(*folders: Path) -> list[Path]:
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return [path for path in files if SECRET.encode() in path.read_bytes()]
-
-
-@pytest.mark.timeout(600)
-def test_a_submitted_run_goes_to_its_end_and_its_secret_nowhere(head: Head) -> None:
-    path = recipe(head.folder, "submitted", 2)
-    done = head.run("crucible", "submit", str(path), "--address", head.dashboard, HF_TOKEN=SECRET)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "base: done" in done.stdout  # the log came along
-    root = head.folder / "runs" / "submitted"
-    assert (root / "stages" / "base" / "model" / "config.json").exists()
-    (job,) = [job for job in json.loads(head.get("/api/jobs/")) if job["metadata"].get("crucible_run") == "submitted"]
-    assert job["status"] == "SUCCEEDED"
-    assert job["metadata"]["crucible_folder"] == str(root)
-    assert SECRET not in json.dumps(job)
-    assert places_of_the_secret(root, head.session, head.folder) == []
-    assert (
-        f"{job['submission_id']}  SUCCEEDED  run submitted"
-        in head.run("crucible", "status", "--address", head.dashboard).stdout
-    )
-    local = head.run("crucible", "status", str(root)).stdout
-    assert "no driver" in local
-    assert "base (sft): done" in local
-
-
-@pytest.mark.timeout(900)
-def test_a_plain_ray_job_can_be_watched_and_stopped(head: Head) -> None:
-    recipe(head.folder, "plain", 1_000_000)
-    command = ["crucible", "run", "plain.yaml"]
-    sent = head.run(
-        "ray", "job", "submit", "--address", head.dashboard, "--submission-id=plain", "--no-wait",
-        f"--working-dir={head.folder}", "--runtime-env-json", '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}}',
-        "--", *command,
-    )  # fmt: skip
-    assert sent.returncode == 0, sent.stdout + sent.stderr
-    deadline = time.monotonic() + 300
-    while "ray_crucible_sft_loss{" not in requests.get(head.metrics, timeout=30).text:
-        log = head.run("crucible", "logs", "plain", "--address", head.dashboard).stdout
-        assert time.monotonic() < deadline, log
-        time.sleep(2)
-    status = head.run("crucible", "status", "plain", "--address", head.dashboard).stdout
-    assert "job plain: RUNNING" in status
-    assert driver_pid(head.folder / "runs" / "plain") is not None
-    stopped = head.run("crucible", "stop", "plain", "--address", head.dashboard)
-    assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    assert "job plain: STOPPED" in stopped.stdout
-    assert driver_pid(head.folder / "runs" / "plain") is None
-    log = head.run("crucible", "logs", "plain", "--address", head.dashboard).stdout
-    assert "base: started" in log
-    assert "the same command goes on where this run stopped" in log
-
-
-def one_sentence(process: subprocess.CompletedProcess[str]) -> str:
+def one_sentence(*command: str) -> str:
+    process = subprocess.run([CRUCIBLE, *command], capture_output=True, text=True, timeout=250, check=False)
     assert process.returncode != 0
     assert "Traceback" not in process.stdout + process.stderr
     assert process.stderr.count("\n") == 1, process.stderr
     return process.stderr
 
 
-def test_a_wrong_token_is_one_sentence(head: Head) -> None:
-    wrong = head.folder / "wrong"
-    wrong.write_text("0" * 64)
-    path = recipe(head.folder, "refused", 2)
-    for command in (["submit", str(path), "--address", head.dashboard], ["status", "--address", head.dashboard]):
-        process = head.run("crucible", *command, RAY_AUTH_TOKEN_PATH=str(wrong))
-        assert "refused the token; set RAY_AUTH_MODE=token" in one_sentence(process)
-    process = head.run("crucible", "plan", str(path), "--address", head.gcs, RAY_AUTH_TOKEN_PATH=str(wrong))
-    assert "refused the token" in one_sentence(process)
+def config() -> RunConfig:
+    return load_recipe(RECIPE)
 
 
-def test_an_unknown_job_is_one_sentence(head: Head) -> None:
-    process = head.run("crucible", "stop", "nobody", "--address", head.dashboard)
-    assert "the cluster knows no job 'nobody'" in one_sentence(process)
+@pytest.mark.parametrize(
+    "command",
+    [["submit", str(RECIPE)], ["status"], ["stop", "job"], ["logs", "job"]],
+    ids=lambda command: command[0],
+)
+def test_no_cluster_is_one_sentence(command: list[str]) -> None:
+    said = one_sentence(*command, "--address", "http://127.0.0.1:1")
+    assert "no Ray cluster answers at http://127.0.0.1:1" in said
 
 
-def test_what_was_laid_down_is_taken_once(head: Head) -> None:
-    script = (
-        "import json, os; from ray.job_submission import JobSubmissionClient; from cluster import secrets\n"
-        f"place = secrets.deposit(JobSubmissionClient({head.dashboard!r}))\n"
-        "del os.environ['WANDB_API_KEY']; found = []\n"
-        f"os.environ['RAY_ADDRESS'] = {head.gcs!r}\n"
-        "for _ in range(2):\n"
-        "    os.environ.update(place); secrets.take(); found.append(os.environ.pop('WANDB_API_KEY', None))\n"
-        "print(json.dumps([found, list(place.values())[0]]))\n"
-    )
-    done = head.run("python", "-c", script, WANDB_API_KEY=SECRET)
-    assert done.returncode == 0, done.stderr
-    found, place = json.loads(done.stdout.splitlines()[-1])
-    assert found == [SECRET, None]
-    assert SECRET not in place
+@pytest.mark.parametrize("command", ["status", "logs", "stop"])
+def test_what_is_neither_a_run_nor_a_job_is_one_sentence(command: str) -> None:
+    assert "'runs/absent' is no run's folder" in one_sentence(command, "runs/absent")
 
 
-def test_no_cluster_is_one_sentence(tmp_path: Path) -> None:
-    path = recipe(tmp_path, "nowhere", 2)
-    process = subprocess.run(
-        [str(BIN / "crucible"), "submit", str(path), "--address", "http://127.0.0.1:1"],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert "no Ray cluster answers at http://127.0.0.1:1" in one_sentence(process)
-
-
-def test_a_secret_as_an_ordinary_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_as_an_ordinary_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cluster.jobs.job_client", lambda _: None)
     with pytest.raises(ConfigError, match="--env HF_TOKEN would end in Ray's logs"):
-        submit(load_recipe(recipe(tmp_path, "x", 2)), "here", environment=["HF_TOKEN=x"], follow=False, say=print)
+        submit(config(), "here", environment=["HF_TOKEN=x"], follow=False, say=print)
     with pytest.raises(ConfigError, match="not of the form NAME=VALUE"):
-        submit(load_recipe(recipe(tmp_path, "x", 2)), "here", environment=["NAME"], follow=False, say=print)
+        submit(config(), "here", environment=["NAME"], follow=False, say=print)
 
 
 def test_processes_that_are_started_inherit_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
