@@ -33,7 +33,9 @@ def recipe(folder: Path, name: str, max_steps: int) -> Path:
     stage["new_model"] = {"hidden_size": 32, "head_dim": 32, "intermediate_size": 64, "num_layers": 1}
     stage["train"] = {"max_steps": max_steps, "batch_examples": 4}
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump({"name": name, "folder": str(folder / "runs"), "stages": [stage]}))
+    supervision = {"health_timeout_s": 200.0}  # a busy machine is no fault
+    run = {"name": name, "folder": str(folder / "runs"), "supervision": supervision, "stages": [stage]}
+    path.write_text(yaml.safe_dump(run))
     return path
 
 
