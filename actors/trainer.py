@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -124,9 +124,12 @@ class TrainerWorker:
             pass
         return {}
 
-    def save(self, checkpoints: str) -> WeightsVersion:
-        """Writes a checkpoint under the version's name, complete or not at all; returns the version."""
-        self._started.save(Path(checkpoints) / str(self.version))
+    def save(self, checkpoints: str, figures: Mapping[str, float] | None = None) -> WeightsVersion:
+        """Writes a checkpoint under the version's name, complete or not at all; returns the version.
+
+        ``figures`` are noted in it, so that the best one can be told.
+        """
+        self._started.save(Path(checkpoints) / str(self.version), figures)
         return self.version
 
     def export(self, folder: str) -> None:

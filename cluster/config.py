@@ -301,8 +301,14 @@ class PPOStage(StageBase):
     """Processes of the trainer; they share the work and the memory (FSDP2)."""
     checkpoint_every_steps: int = Field(default=10, ge=1)
     """Learner steps between checkpoints."""
+    checkpoint_every_minutes: float | None = Field(default=None, gt=0)
+    """Also when the last one is this many minutes old; None: by steps alone."""
     keep_checkpoints: int = Field(default=2, ge=1)
-    """How many stay on disk."""
+    """How many of the newest stay on disk."""
+    keep_best_checkpoints: int = Field(default=0, ge=0)
+    """How many of the best by ``best_metric`` stay besides."""
+    best_metric: str = "rollout/pass_rate"
+    """A name of docs/metrics.md, the larger the better, as it was at the step of the checkpoint."""
     group_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds until a group that is not complete is an error."""
 

@@ -11,6 +11,7 @@ sweeps away.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -27,6 +28,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from pydantic import BaseModel
 from torch import nn
+from torch.distributed import ProcessGroup
 
 from learner.errors import CheckpointError
 from learner.parallel import SINGLE, Ranks
@@ -34,11 +36,19 @@ from learner.parallel import SINGLE, Ranks
 FORMAT = 2
 STATE_FOLDER, MANIFEST_FILE = "state", "manifest.json"
 _CHUNK_BYTES = 1 << 22
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
 
 def save_checkpoint(
-    folder: str | Path, *, kind: str, settings: BaseModel, state: dict[str, Any], ranks: Ranks = SINGLE
-) -> None:
+    folder: str | Path,
+    *,
+    kind: str,
+    settings: BaseModel,
+    state: dict[str, Any],
+    figures: Mapping[str, float] | None = None,
+    ranks: Ranks = SINGLE,
+    group: ProcessGroup | None = None,
+) -> Path:
     """Writes ``state`` (tensors and plain values) so that ``folder`` appears complete or not at all.
 
     Args:
@@ -46,7 +56,12 @@ def save_checkpoint(
         kind: what it is, such as ``ppo``; compared when it is loaded.
         settings: the config it was made under; compared when it is loaded.
         state: nested dicts of tensors (each rank its shards), numbers, strings and lists.
+        figures: written into the manifest, so that the best checkpoint can be told.
         ranks: all write their shards, the first publishes.
+        group: over which the ranks talk about it; None: the one that training uses.
+
+    Returns:
+        ``folder``.
     """
     folder = Path(folder)
     aside = folder.with_name(f"{folder.name}.partial")
@@ -55,22 +70,33 @@ def save_checkpoint(
         for left_over in folder.parent.glob(f"{folder.name}.partial*"):
             shutil.rmtree(left_over, ignore_errors=True)
         aside.mkdir()
-    ranks.wait()
+    ranks.wait(group)
     with _without_warning_of_one_process():
-        dcp.save(state, storage_writer=dcp.FileSystemWriter(aside / STATE_FOLDER), no_dist=ranks.count == 1)
+        writer = dcp.FileSystemWriter(aside / STATE_FOLDER)
+        dcp.save(state, storage_writer=writer, process_group=group, no_dist=ranks.count == 1)
     if ranks.is_first:
         files = sorted(path for path in aside.rglob("*") if path.is_file())
         manifest = {
             "format": FORMAT,
             "kind": kind,
             "settings": settings.model_dump(mode="json"),
+            "figures": dict(figures or {}),
             "files": {
                 str(path.relative_to(aside)): {"bytes": path.stat().st_size, "blake2b": _digest(path)} for path in files
             },
         }
         (aside / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1) + "\n")
         publish_folder(aside, folder)
-    ranks.wait()
+    ranks.wait(group)
+    return folder
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises CheckpointError if it is absent or not complete."""
+    try:
+        return json.loads((Path(folder) / MANIFEST_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"no complete checkpoint at {str(folder)!r}: {error}") from error
 
 
 def load_checkpoint(
@@ -92,10 +118,7 @@ def load_checkpoint(
         CheckpointError: absent, cut short, damaged, of another kind, or made under another config (field named).
     """
     folder = Path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"no complete checkpoint at {str(folder)!r}: {error}") from error
+    manifest = read_manifest(folder)
     if manifest.get("format") != FORMAT or manifest.get("kind") != kind:
         raise CheckpointError(
             f"checkpoint {str(folder)!r} is {manifest.get('kind')!r} format {manifest.get('format')}, "
@@ -133,7 +156,9 @@ def publish_folder(aside: Path, folder: Path) -> None:
         if path.is_file():
             _fsync(path)
     _fsync(aside)
-    if folder.exists():
+    if folder.exists() and _exchanged(aside, folder):
+        shutil.rmtree(aside, ignore_errors=True)
+    elif folder.exists():  # a file system that can't exchange names: for a moment there is none under this one
         old = folder.with_name(f"{folder.name}.partial-old-{os.getpid()}")
         os.rename(folder, old)
         os.rename(aside, folder)
@@ -141,6 +166,12 @@ def publish_folder(aside: Path, folder: Path) -> None:
     else:
         os.rename(aside, folder)
     _fsync(folder.parent)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the two could change names in one step (Linux, most local file systems)."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    return rename is not None and rename(_AT_FDCWD, bytes(one), _AT_FDCWD, bytes(other), _RENAME_EXCHANGE) == 0
 
 
 def random_state() -> dict[str, Any]:

@@ -58,10 +58,10 @@ class Ranks:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
+    def wait(self, group: dist.ProcessGroup | None = None) -> None:
+        """Until all ranks are here; ``group``: over which they say so, None: the one that training uses."""
         if self.count > 1:
-            dist.barrier()
+            dist.barrier(group)
 
     def rows(self, sequences: Sequence[TokenSequence], row_tokens: int) -> Iterator[tuple[PackedRow, bool]]:
         """This rank's rows, with False for one that only keeps step with the others and must count for nothing.

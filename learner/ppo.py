@@ -10,7 +10,7 @@ comes after the filter. Nothing here knows which system it serves: it sees rewar
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 
 from learner import kl, losses
 from learner.aggregate import weighted_sum
-from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint, weights_fingerprint
+from learner.checkpoint import load_checkpoint, random_state, restore_random_state, weights_fingerprint
+from learner.checkpoint_writer import CheckpointWriter
 from learner.config import GAE, PPOConfig
 from learner.critic import Progress, value_row_loss, warm_up
 from learner.errors import CheckpointError
@@ -113,6 +114,7 @@ class PPOLearner:
             settle(self.critic, self.device, self._critic_place)
         if anchor is not None:
             settle(anchor, self.device, config.kl.placement)
+        self._writer = CheckpointWriter(ranks)
         self.num_steps = 0
         self.kl_coefficient = config.kl.coefficient
         self.moments = RunningMoments()
@@ -189,9 +191,21 @@ class PPOLearner:
         dtype = getattr(torch, self.config.export_precision)
         export_huggingface(self.policy.model, folder, tokenizer=tokenizer, dtype=dtype, ranks=self.ranks)
 
-    def save(self, folder: str | Path) -> None:
-        """Writes everything that the next step depends on; ``folder`` appears complete or not at all."""
-        save_checkpoint(folder, kind="ppo", settings=self.config, state=self._state(), ranks=self.ranks)
+    def save(self, folder: str | Path, figures: Mapping[str, float] | None = None) -> None:
+        """Writes everything that the next step depends on; ``folder`` appears complete or not at all.
+
+        ``figures`` are noted in its manifest.
+        """
+        self.begin_save(folder, figures)
+        self.finish_save()
+
+    def begin_save(self, folder: str | Path, figures: Mapping[str, float] | None = None) -> None:
+        """Like ``save``, but returns when the state is copied; it is written while training goes on."""
+        self._writer.begin(folder, kind="ppo", settings=self.config, state=self._state(), figures=figures)
+
+    def finish_save(self) -> Path | None:
+        """Waits for the checkpoint that is being written; returns its folder. Raises what went wrong."""
+        return self._writer.finish()
 
     def load(self, folder: str | Path) -> None:
         """Goes on from what ``save`` wrote; the next step is bit for bit the one that would have followed.

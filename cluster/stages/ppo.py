@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import shutil
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
 from cluster.stream import Draw, Stream, stream_of
 from cluster.trainer import TRAINER, TrainerGroup
+from learner.checkpoint_writer import prune
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
 
@@ -149,6 +151,7 @@ class _Job:
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
         self.report: StepReport | None = None
         self._has_begun = False
+        self._last_save = time.monotonic()
 
     async def run(self) -> None:
         """From the last checkpoint to the exported model. When it is told to stop, it makes a checkpoint first."""
@@ -295,14 +298,27 @@ class _Job:
         self.context.panel.figures(shown(figures))
         self.context.panel.shares(shares)
         self.context.panel.progress(self.stage.name, version.step, f"step {version.step}")
-        if version.step % self.stage.checkpoint_every_steps == 0 or version.step == self.stage.learner.num_steps:
-            await self._save()
+        if self._is_due(version):
+            await self._save({name: value for name, value in figures.items() if math.isfinite(value)})
 
-    async def _save(self) -> WeightsVersion:
-        version: WeightsVersion = await self.call("save", str(self.folder.checkpoints), what="write a checkpoint")
+    def _is_due(self, version: WeightsVersion) -> bool:
+        """By steps, by minutes, and at the end."""
+        minutes = self.stage.checkpoint_every_minutes
+        late = minutes is not None and time.monotonic() - self._last_save >= 60 * minutes
+        by_steps = version.step % self.stage.checkpoint_every_steps == 0
+        return late or by_steps or version.step == self.stage.learner.num_steps
+
+    async def _save(self, figures: dict[str, float] | None = None) -> WeightsVersion:
+        folder = str(self.folder.checkpoints)
+        version: WeightsVersion = await self.call("save", folder, figures, what="write a checkpoint")
         self.ledger.checkpoint(version)
-        for old in _checkpoints(self.folder.checkpoints)[: -self.stage.keep_checkpoints]:
-            shutil.rmtree(old)
+        self._last_save = time.monotonic()
+        prune(
+            _checkpoints(self.folder.checkpoints),
+            keep_last=self.stage.keep_checkpoints,
+            keep_best=self.stage.keep_best_checkpoints,
+            metric=self.stage.best_metric,
+        )
         return version
 
 
