@@ -51,7 +51,7 @@ VOCABULARY, EOS = 1024, 1
 ROUNDS = 5
 ROW_TOKENS = 4096
 TRL_SAMPLES, TRL_PROMPT, TRL_COMPLETION, TRL_EPOCHS = 16, 16, 64, 4
-TRL_STEPS, TRL_TURNS = 5, 1
+TRL_STEPS, TRL_TURNS = 5, 2
 
 
 def model(vocabulary: int = VOCABULARY, shape: NewModelConfig = SHAPE) -> PreTrainedModel:
@@ -222,12 +222,12 @@ def vocabulary_arm() -> dict[str, Any]:
 
 
 def measure_vocabulary(vocabulary: int) -> dict[str, int]:
-    """Two updates of packed rows of 4096 tokens, the first of which makes AdamW's moments."""
+    """Two updates of a packed row of 4096 tokens, a quarter of them trained; the first makes AdamW's moments."""
     policy = Policy(model(vocabulary))
     optimizer = ScheduledOptimizer(policy, OptimizerConfig(learning_rate=1e-6))
     rng = np.random.default_rng(0)
     sequences = [
-        TokenSequence(str(i), rng.integers(2, 1000, 256).astype(np.int64), np.arange(256) >= 64) for i in range(32)
+        TokenSequence(str(i), rng.integers(2, 1000, 256).astype(np.int64), np.arange(256) >= 192) for i in range(16)
     ]
     embedding = policy.model.get_input_embeddings().weight.nbytes
     before = resident_bytes() - embedding  # python, libraries, the rest of the model

@@ -1,4 +1,4 @@
-"""Writes docs/performance.md from benchmarks/arms/sandbox/*.json."""
+"""Writes docs/performance.md from benchmarks/arms/sandbox/*.json and benchmarks/arms/learner/*.json."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 ARMS = Path(__file__).resolve().parent / "arms" / "sandbox"
+LEARNER_ARMS = ARMS.with_name("learner")
 
 _HEAD = """# Performance
 
@@ -20,6 +21,14 @@ other work.
 The same distinct HumanEval programs, half of them right, on two workers, without a cache, judging included
 (`python -m benchmarks.sandbox HumanEval.jsonl.gz`). CPU time is that of all processes: client, server, judge and
 candidate. Ratio: our rate over the row's.
+"""
+
+
+_LEARNER_HEAD = """## The learner
+
+`python -m benchmarks.learner`: a Llama of 3.5M parameters, vocabulary 1024, float32, one thread, CPU seconds.
+Two sides that are compared alternate within one run (against TRL: a process each) and medians count, so that a busy
+machine slows both. A row that is missing has not been measured; nor has a GPU.
 """
 
 
@@ -48,6 +57,34 @@ def scale_table(points: list[dict[str, float]]) -> list[str]:
     ]
 
 
+def learner_table(figures: dict[str, dict[str, Any]]) -> list[str]:
+    """One row a comparison: what was measured against what, and the target."""
+    lines = ["| what | measured | target |", "|---|---|---|"]
+    if step := figures.get("step"):
+        rates = f"{step['update_tokens_per_cpu_s']:.0f} of {step['bare_tokens_per_cpu_s']:.0f} tokens per CPU second"
+        lines += [
+            f"| policy updates of a PPO step over the bare forward and backward, same rows ({rates}) "
+            f"| {step['update_over_bare']:.3f} | >= {step['target']} |",
+            "| the whole group step over the same (reference pass, filter, advantages, copies for undoing) "
+            f"| {step['whole_step_over_bare']:.3f} | - |",
+        ]
+    if padding := figures.get("padding"):
+        lines.append(
+            f"| packed over padded, lengths log-uniform 1:8 ({padding['speedup']:.2f} of {padding['ideal']:.2f}) "
+            f"| {padding['share_of_ideal']:.3f} | >= {padding['target']} |"
+        )
+    if trl := figures.get("trl"):
+        rates = f"{trl['ours_samples_per_cpu_s']:.2f} against {trl['trl_samples_per_cpu_s']:.2f}"
+        what = f"samples per CPU second over TRL 0.24's PPO trainer ({rates})"
+        lines.append(f"| {what} | {trl['ratio']:.2f} | >= {trl['target']} |")
+    if vocabulary := figures.get("vocabulary"):
+        lines.append(
+            "| peak memory of updates, vocabulary 150,000 over 1,000, embeddings with gradient and moments set aside "
+            f"| {vocabulary['ratio']:.2f} | <= {vocabulary['target']} |"
+        )
+    return lines
+
+
 def _arm(name: str) -> dict[str, Any] | None:
     path = ARMS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
@@ -64,6 +101,10 @@ def write() -> None:
             parts += [head, "", *rows_table(arm["rows"]), "", _where(arm), ""]
     if arm := _arm("scale"):
         parts += ["As the number of verdicts grows:", "", *scale_table(arm["points"]), "", _where(arm), ""]
+    learner = {path.stem: json.loads(path.read_text()) for path in sorted(LEARNER_ARMS.glob("*.json"))}
+    if learner:
+        machines = ", ".join(sorted({arm["machine"] for arm in learner.values()}))
+        parts += [_LEARNER_HEAD, *learner_table(learner), "", f"Machine: {machines}.", ""]
     DOCS.write_text("\n".join(parts))
 
 

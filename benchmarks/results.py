@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -83,6 +84,7 @@ def _over_seeds(values: list[float]) -> str:
 def main() -> None:
     if "--write" not in sys.argv:
         quickstart.main()
+        subprocess.run([sys.executable, "-m", "benchmarks.learner"], check=True)
     arms = _arms(quickstart.ARMS)
     body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
     machines = sorted({arm["machine"] for arm in arms})

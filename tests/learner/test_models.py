@@ -1,7 +1,14 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models
-from transformers import MixtralConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import (
+    DeepseekV3Config,
+    MixtralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3MoeConfig,
+)
 
 from learner.config import NewModelConfig
 from learner.errors import ModelRefusedError, TokenizerMismatchError
@@ -68,9 +75,10 @@ def test_buckets_hold_every_weight_once_and_tied_ones_under_one_name(tiny_model)
         assert all(tensor.is_contiguous() and not tensor.requires_grad for _, tensor in bucket)
 
 
-def test_a_mixture_of_experts_is_refused_by_name():
-    with pytest.raises(ModelRefusedError, match="'mixtral' is a mixture of experts"):
-        refuse_unsupported(MixtralConfig())
+@pytest.mark.parametrize("config", [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig, DeepseekV3Config])
+def test_a_mixture_of_experts_is_refused_by_name(config):
+    with pytest.raises(ModelRefusedError, match=f"'{config.model_type}' is a mixture of experts"):
+        refuse_unsupported(config())
 
 
 def test_a_model_that_changes_its_logits_is_refused():

@@ -15,7 +15,7 @@ from learner.parallel import SINGLE, Ranks, decoder_layers, shard
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("two_ranks.py")
-TIME_LIMIT_S = 200
+TIME_LIMIT_S = 270  # of a machine that is busy; pytest itself gives up at 300
 
 _spec = importlib.util.spec_from_file_location("two_ranks", SCRIPT)
 assert _spec is not None
