@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from typing import Any
 
 from actors.scorer import RewardModelTrainer
@@ -40,13 +41,14 @@ async def fit_reward_model(context: RunContext, stage: RewardModelStage, folder:
         )
     progress, figures, sources = await _train(context, stage, folder, train, held_out)
     write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
-    context.metrics.log(stage.name, progress.step, _metrics(figures))
+    known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
+    context.metrics.log(stage.name, progress.step, known)
     return {
         "num_pairs": len(train),
         "num_held_out_pairs": len(judged),
         "held_out_problems": digest(sorted({pair.chosen.problem_id for pair in judged})),
         "steps": progress.step,
-        **{name.removeprefix("reward_model/"): value for name, value in _metrics(figures).items()},
+        **{name.removeprefix("reward_model/"): value for name, value in known.items()},
         "sources": sources,
     }
 
