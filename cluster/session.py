@@ -7,6 +7,8 @@ import math
 import os
 import signal
 import socket
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +56,14 @@ def joined(address: str) -> Iterator[None]:
     """Joins a cluster and leaves it. Raises ClusterError."""
     with _connected(f"the Ray cluster at {address} could not be joined"):
         check_answers(address)
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        with _native_errors() as written:
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except Exception as error:
+                # Ray's core tries for 20 s, says so on standard error only, and then speaks of the connection.
+                if b"InvalidAuthToken" in written():
+                    raise AuthenticationError(str(error)) from error
+                raise
     try:
         yield
     finally:
@@ -95,6 +104,25 @@ def _connected(what: str) -> Iterator[None]:
         raise ClusterError(f"{what}: {first_line}") from error
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place, which would skip our way out
+
+
+@contextmanager
+def _native_errors() -> Iterator[Callable[[], bytes]]:
+    """Keeps standard error, which Ray's core writes to past Python, from the terminal; gives what was written."""
+    sys.stderr.flush()
+    ours = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+        def written() -> bytes:
+            return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+
+        try:
+            yield written
+        finally:
+            sys.stderr.flush()
+            os.dup2(ours, 2)
+            os.close(ours)
 
 
 def check_answers(address: str) -> None:
