@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -65,11 +66,13 @@ def _left_over(executor: BlockingExecutor) -> int:
 def attack(attacked: BlockingExecutor) -> Attack:
     """Runs a program twice with an honest one between; gives both verdicts."""
 
-    def run(source: str, head: str = INT, body: str = "", expect: Outcome | None = None) -> list[Verdict]:
+    def run(
+        source: str, head: str = INT, body: str = "", expect: Outcome | None = None, limits: Limits = LIMITS
+    ) -> list[Verdict]:
         verdicts: list[Verdict] = []
         for _ in range(2):
             suite = _suite(head, body or (COUNT if head == INT else ECHO))
-            verdict = attacked.run(Program("java", source.encode()), suite, LIMITS)
+            verdict = attacked.run(Program("java", source.encode()), suite, limits)
             assert verdict.outcome in ({expect} if expect else FAILED), verdict
             verdicts.append(verdict)
             honest = attacked.run(HONEST, _suite(INT, COUNT), Limits(wall_s=120.0))
@@ -337,7 +340,7 @@ def test_a_crash_of_the_virtual_machine(attack: Attack) -> None:
 def test_threads_that_outlive_the_right_answers(attack: Attack) -> None:
     """In plain Java such a program never ends."""
     thread = "new Thread(() -> { try { Thread.sleep(1 << 30); } catch (Exception e) { } }).start();"
-    attack(in_class(f"{thread} return a + 1;"), expect=Outcome.TIME_LIMIT)
+    attack(in_class(f"{thread} return a + 1;"), expect=Outcome.TIME_LIMIT, limits=replace(LIMITS, wall_s=5.0))
 
 
 def test_processes_that_outlive_the_program(attack: Attack) -> None:
