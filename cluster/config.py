@@ -83,8 +83,10 @@ class SupervisionConfig(Settings):
 
     health_every_s: float = Field(default=5.0, gt=0)
     """Seconds between health checks."""
-    health_timeout_s: float = Field(default=30.0, gt=0)
-    """An actor that has not answered its health check after so many seconds is killed and replaced."""
+    health_timeout_s: float = Field(default=120.0, gt=0)
+    """An actor that has not answered its health check after so many seconds is killed and replaced. The death of a
+    process is known at once; this is for what is stuck, and a machine that is merely busy (a load of ten on each core
+    was seen to hold answers up for more than 30 s) must not look like it."""
     restart_delay_s: float = Field(default=1.0, ge=0)
     """Seconds until a replacement that did not come up is tried again; doubled each time."""
     max_restart_delay_s: float = Field(default=60.0, ge=0)
