@@ -239,6 +239,12 @@ def test_small_bundles_leave_the_gpu_node_to_those_that_need_it() -> None:
 # --- the whole
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no network, the hub's client would try again for 20 s each time."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_can_be_planned(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = make_plan(load_recipe(path))

@@ -309,7 +309,7 @@ def test_keys_that_all_fall_on_one_place(attack: Attack) -> None:
     ],
 )
 def test_what_uses_up_or_waits(attack: Attack, body: str, expect: Outcome | None) -> None:
-    attack(in_class(body), expect=expect)
+    attack(in_class(body), expect=expect, limits=replace(LIMITS, wall_s=8.0))
 
 
 def test_memory_outside_of_the_heap(attack: Attack) -> None:
