@@ -69,8 +69,9 @@ class RewardModelTermConfig(_Settings):
     weight: float = 1.0
     """Times the score."""
     normalise: Literal["none", "within_prompt"] = "none"
-    """``within_prompt``: (score - mean) / (standard deviation + 1e-6) over the answers to one prompt, as the paper's
-    reward normalisation has it (over what, it does not say). It hides that a prompt is hard, and reduces hacking."""
+    """``within_prompt``: weight (score - mean) / (standard deviation + 1e-6) over the answers to one prompt, as the
+    paper's reward normalisation has it (over what, it does not say). It hides that a prompt is hard, and reduces
+    hacking."""
 
 
 ExecutionTermConfig = Annotated[
@@ -143,18 +144,19 @@ class RewardModelTerm:
         return score if isinstance(score, Failed) else (RewardEvent(self.name, self.config.weight * score),)
 
 
-def normalised_within_prompt(trajectories: Sequence[Trajectory], term: str) -> list[Trajectory]:
-    """One group's trajectories with the events of ``term`` brought to mean 0 and standard deviation 1.
+def normalised_within_prompt(trajectories: Sequence[Trajectory], term: str, weight: float = 1.0) -> list[Trajectory]:
+    """One group's trajectories with the events of ``term`` brought to mean 0 and standard deviation ``|weight|``.
 
-    Over those that have such an event; equal scores become 0.
+    Over those that have such an event; equal scores become 0. The events' values have been weighted already, so that
+    their sign is that of ``weight``.
     """
     values = [event.value for trajectory in trajectories for event in trajectory.events if event.term == term]
-    if not values:
+    if not values or not weight:
         return list(trajectories)
-    mean, spread = fmean(values), pstdev(values) + _EPSILON
+    mean, scale = fmean(values), abs(weight) / (pstdev(values) + abs(weight) * _EPSILON)
 
     def moved(event: RewardEvent) -> RewardEvent:
-        return replace(event, value=(event.value - mean) / spread) if event.term == term else event
+        return replace(event, value=(event.value - mean) * scale) if event.term == term else event
 
     return [replace(t, events=tuple(moved(event) for event in t.events)) for t in trajectories]
 

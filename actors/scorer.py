@@ -19,7 +19,7 @@ from learner.models import load_causal_lm
 from learner.preferences import PreferencePair
 from learner.reward_model import PairFigures, judge_pairs, train_reward_model
 from learner.scalar_config import RewardModelConfig
-from learner.scalar_head import ScalarHeadModel
+from learner.scalar_head import KIND_FILE, ScalarHeadModel
 from learner.scalar_training import ScalarProgress, scored_sequence, scores_of
 
 
@@ -100,7 +100,7 @@ def starting_model(folder: str) -> ScalarHeadModel:
 
 def is_scalar_head(folder: Path) -> bool:
     """Whether a folder holds a scalar-head model."""
-    return (folder / "scalar_head.json").is_file()
+    return (folder / KIND_FILE).is_file()
 
 
 def vocabulary_digest(tokenizer: Any) -> str:

@@ -56,11 +56,15 @@ def write_answers(
 ) -> list[ScoredAnswer]:
     """Writes those entries that could be judged, and answers that another stage has collected; returns them all."""
     judged = [entry for entry in entries if entry.trajectory.drop_reason is None]
-    rows = [_row(scored_answer(entry), entry.outcome, entry.program.decode("utf-8", "replace")) for entry in judged]
+    answers = [scored_answer(entry) for entry in judged]
+    rows = [
+        _row(answer, entry.outcome, entry.program.decode("utf-8", "replace"))
+        for answer, entry in zip(answers, judged, strict=True)
+    ]
     collected = list(also)
     rows += [_row(answer, "", "") for answer in collected]
     _write(folder / ANSWERS, rows, _ANSWER_SCHEMA)
-    return [*(scored_answer(entry) for entry in judged), *collected]
+    return [*answers, *collected]
 
 
 def _row(answer: ScoredAnswer, outcome: str, program: str) -> dict[str, Any]:

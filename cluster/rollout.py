@@ -155,7 +155,7 @@ class Rollout:
         trajectories = [entry.trajectory for entry in entries]
         for term in self._terms:
             if isinstance(term, RewardModelTerm) and term.config.normalise == "within_prompt":
-                trajectories = normalised_within_prompt(trajectories, term.name)
+                trajectories = normalised_within_prompt(trajectories, term.name, term.config.weight)
         return [replace(entry, trajectory=trajectory) for entry, trajectory in zip(entries, trajectories, strict=True)]
 
     def _prompt_ids(self, problem: Problem) -> list[int]:

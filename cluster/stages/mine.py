@@ -9,19 +9,17 @@ from typing import Any
 import numpy as np
 
 from actors.executor import Execution
-from actors.rewards import ShareOfTestsConfig, build_terms
 from cluster.answers import read_answers, write_answers, write_pairs
 from cluster.config import STAGE_PREFIX, MineStage
 from cluster.context import RunContext
 from cluster.errors import ConfigError
-from cluster.inputs import problems_of
-from cluster.journal import JournalEntry, write_journal
-from cluster.rollout import MAIN_SUITE, Ask, Group
+from cluster.journal import JournalEntry
+from cluster.rollout import MAIN_SUITE, Group
 from cluster.run_folder import StageFolder
 from cluster.scorers import ScorerPool
 from cluster.stages.rerank import check_reranker
+from cluster.stages.sampled import sample_and_execute
 from learner.preferences import ScoredAnswer, make_pairs
-from problems.identity import WeightsVersion
 from sandbox.verdict import Outcome, Program
 
 # Failures that say something about the program each time it runs.
@@ -32,23 +30,8 @@ async def mine(context: RunContext, stage: MineStage, folder: StageFolder, linea
     """Samples, executes, scores, executes the overrated ones again, writes answers and pairs; returns the figures."""
     model = context.model_path(stage.model)
     scorers = ScorerPool(check_reranker(context, stage.reward_model, model), context.config.scorers)
-    rollout = context.rollout(
-        context.tokenizer(model), stage.sampling, build_terms([ShareOfTestsConfig(weight=1.0)]), execute_cut=False
-    )
-    kept = [problem for problem in problems_of(stage.problems) if rollout.fits(problem)]
-    context.panel.begin(stage.name, len(kept))
-    version = WeightsVersion(lineage, 0)
-    await context.serve(model, version)
-    asks = [
-        Ask(context.config.name, stage.name, 0, index, problem, stage.samples, stage.sampling.temperature)
-        for index, problem in enumerate(kept)
-    ]
-    groups = await rollout.groups(
-        asks, lambda: context.panel.progress(stage.name, context.panel.rows[stage.name].done + 1)
-    )
-    entries = [entry for group in groups for entry in group.entries]
-    write_journal(folder.trajectories, version, entries)
-    usable = [entry for entry in entries if entry.trajectory.drop_reason is None]
+    sampled = await sample_and_execute(context, stage, folder, lineage)
+    usable = [entry for entry in sampled.entries if entry.trajectory.drop_reason is None]
     scorers.start()
     try:
         scores = await asyncio.gather(*(_score(scorers, entry) for entry in usable))
@@ -57,7 +40,7 @@ async def mine(context: RunContext, stage: MineStage, folder: StageFolder, linea
     failing = [(entry, score) for entry, score in zip(usable, scores, strict=True) if not entry.trajectory.passed]
     threshold = _threshold(stage, [score for _, score in failing])
     overrated = [entry for entry, score in failing if score >= threshold]
-    negatives = await _executed_again(context, groups, overrated)
+    negatives = await _executed_again(context, sampled.groups, overrated)
     passing = [entry for entry in usable if entry.trajectory.passed]
     if stage.positives is None:
         answers = write_answers(folder.root, [*negatives, *passing])
@@ -71,8 +54,9 @@ async def mine(context: RunContext, stage: MineStage, folder: StageFolder, linea
         )
     write_pairs(folder.root, pairs)
     return {
+        "num_filtered_prompts": sampled.num_filtered_prompts,
         "num_answers": len(usable),
-        "num_dropped": len(entries) - len(usable),
+        "num_dropped": len(sampled.entries) - len(usable),
         "pass_rate": len(passing) / max(len(usable), 1),
         "num_failing": len(failing),
         "num_overrated": len(overrated),

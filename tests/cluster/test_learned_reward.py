@@ -113,6 +113,15 @@ def test_normalised_scores_have_mean_0_and_deviation_1_within_the_prompt() -> No
     assert normalised_within_prompt([trajectory(None, True)], "reward_model")[0].events == ()
 
 
+def test_the_weight_of_normalised_scores_is_their_deviation_and_keeps_its_sign() -> None:
+    # Scores 1 and 3, weight -0.5: the events hold -0.5 and -1.5.
+    weighted = [trajectory(-0.5, True), trajectory(-1.5, False, 1)]
+    moved = normalised_within_prompt(weighted, "reward_model", -0.5)
+    assert [t.events[0].value for t in moved] == pytest.approx([0.5, -0.5], abs=1e-5)
+    zero = normalised_within_prompt([trajectory(0.0, True), trajectory(0.0, False, 1)], "reward_model", 0.0)
+    assert [t.events[0].value for t in zero] == [0.0, 0.0]
+
+
 def test_the_term_pays_weight_times_the_score_and_a_fault_is_no_reward() -> None:
     async def ask(prompt_ids, completion_ids):
         return Failed("scorer-0 died") if completion_ids[1] == 5 else float(prompt_ids[1] + completion_ids[0])
