@@ -9,10 +9,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from cluster.config import RunConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,6 +73,7 @@ def _one_sentence(debug: bool) -> Iterator[None]:
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole stack trace of an error.")]
+Recipe = Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.yaml.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override a field: stages.ppo.learner.num_steps=5; repeatable.")
 ]
@@ -82,16 +86,19 @@ def _say(text: str) -> None:
     typer.echo(text)
 
 
-def _overrides(fields: list[str] | None, name: str | None, folder: Path | None) -> list[str]:
+def _loaded(recipe: Path, fields: list[str] | None, name: str | None, folder: Path | None) -> RunConfig:
+    """The recipe with what the command line puts in the place of its fields."""
+    from cluster.recipe import load_recipe
+
     overrides = list(fields or [])
     overrides += [f"name={name}"] if name else []
     overrides += [f"folder={folder}"] if folder else []
-    return overrides
+    return load_recipe(recipe, overrides)
 
 
 @app.command()
 def run(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.yaml.")],
+    recipe: Recipe,
     set_: Set = None,
     name: Name = None,
     folder: Folder = None,
@@ -99,15 +106,14 @@ def run(
 ) -> None:
     """Runs a recipe, or goes on with it where it stopped."""
     with _one_sentence(debug):
-        from cluster.config import load_recipe
         from cluster.runner import run_recipe
 
-        run_recipe(load_recipe(recipe, _overrides(set_, name, folder)))
+        run_recipe(_loaded(recipe, set_, name, folder))
 
 
 @app.command()
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/quickstart.yaml.")],
+    recipe: Recipe,
     address: Annotated[str | None, typer.Option(help="The Ray cluster to plan for; none: this machine.")] = None,
     set_: Set = None,
     name: Name = None,
@@ -116,18 +122,17 @@ def plan(
 ) -> None:
     """Prints what a recipe would do and need, and whether it can be held now. Exit code 4: not by that cluster."""
     with _one_sentence(debug):
-        from cluster.config import load_recipe
         from cluster.errors import ClusterError
         from cluster.plan import plan_command
 
-        can_run = plan_command(load_recipe(recipe, _overrides(set_, name, folder)), address, Console())
+        can_run = plan_command(_loaded(recipe, set_, name, folder), address, Console())
         if address is not None and not can_run:
             raise typer.Exit(ClusterError.exit_code)
 
 
 @app.command()
 def submit(
-    recipe: Annotated[Path, typer.Argument(help="A recipe.")],
+    recipe: Recipe,
     address: Annotated[str, typer.Option(help="http://head:8265 or head:6379.")],
     working_dir: Annotated[Path | None, typer.Option(help="Folder that travels with the job.")] = None,
     env: Annotated[list[str] | None, typer.Option(help="NAME=VALUE for the job's processes; repeatable.")] = None,
@@ -139,10 +144,9 @@ def submit(
 ) -> None:
     """Runs a recipe as a job of a Ray cluster. HF_TOKEN and WANDB_API_KEY of this shell reach its driver alone."""
     with _one_sentence(debug):
-        from cluster.config import load_recipe
         from cluster.jobs import submit as submit_run
 
-        config = load_recipe(recipe, _overrides(set_, name, folder))
+        config = _loaded(recipe, set_, name, folder)
         submit_run(config, address, working_dir=working_dir, environment=env or [], follow=wait, say=_say)
 
 

@@ -12,15 +12,17 @@ from typing import Any
 from actors.lines import append_line
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
-from cluster.config import STAGE_PREFIX, RunConfig, SamplingConfig
+from cluster.config import RunConfig
 from cluster.errors import ConfigError
+from cluster.executor_pool import ExecutorPool
+from cluster.generator_pool import GeneratorPool
 from cluster.inputs import model_folder
 from cluster.metrics import Metrics
 from cluster.panel import Panel
-from cluster.pools import ExecutorPool, GeneratorPool
 from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
 from cluster.scaling import Control
+from cluster.stage_config import STAGE_PREFIX, SamplingConfig
 from problems.identity import WeightsVersion
 from problems.prompting import PromptStyle, TokenBytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cluster.config import PPOStage
+from cluster.stage_config import PPOStage
 from learner.config import GAE, BestOfN, BestRandom, BestWorst, PowerK, RandomK, Threshold
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from cluster.config import (
+from cluster.errors import ConfigError
+from cluster.run_folder import RunFolder, digest
+from cluster.stage_config import (
     STAGE_PREFIX,
     CollectStage,
     EvaluateStage,
@@ -19,8 +21,6 @@ from cluster.config import (
     Stage,
     stage_references,
 )
-from cluster.errors import ConfigError
-from cluster.run_folder import RunFolder, digest
 from problems.datasets import load_problems
 from problems.problem import Problem, Split, Use
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.config import GeneratorConfig
-from cluster.config import ExecutorsConfig
+from cluster.actor_config import ExecutorsConfig
 from learner.config import GAE, ComputeConfig, PPOConfig, SFTConfig
 from learner.logprobs import CHUNK_ELEMENTS
 

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.config import Colocated, RunConfig, scored_by
+from cluster.actor_config import Colocated
+from cluster.config import RunConfig
 from cluster.errors import ClusterError
+from cluster.stage_config import scored_by
 
 SANDBOX_RESOURCE = "sandbox"
 WITHOUT_EXECUTION = {"sft", "reward_model"}

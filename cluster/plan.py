@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import memory
-from cluster.config import STAGE_PREFIX, PPOStage, RunConfig, SFTStage, Stage
+from cluster.config import RunConfig
 from cluster.errors import ClusterError
 from cluster.geometry import Geometry, geometry_of, warnings_of
 from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall
+from cluster.stage_config import STAGE_PREFIX, PPOStage, SFTStage, Stage
 from problems.datasets import load_problems
 from problems.synthetic import parse_synthetic
 

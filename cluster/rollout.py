@@ -12,10 +12,11 @@ from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
 from actors.rewards import RewardModelTerm, is_cut, normalised_within_prompt
 from actors.terms import Attempt, Failed, RewardTerm
-from cluster.config import SamplingConfig
+from cluster.executor_pool import ExecutorPool
+from cluster.generator_pool import Generated, GeneratorPool
 from cluster.journal import JournalEntry
 from cluster.metrics import Metrics, Span
-from cluster.pools import ExecutorPool, Generated, GeneratorPool
+from cluster.stage_config import SamplingConfig
 from learner.trajectory import FinishReason, RewardEvent, Trajectory
 from problems.bytemap import ByteMap
 from problems.extraction import extract_program

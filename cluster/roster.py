@@ -23,12 +23,16 @@ from typing import Any, Protocol
 
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.config import SupervisionConfig
+from cluster.actor_config import SupervisionConfig
 from cluster.errors import ActorError, LostActorError
 from cluster.session import end_actor
 
 Report = Callable[[str, str, str], None]
 """(who, what, why): something that a person who watches the run should know."""
+
+
+def unheard(who: str, what: str, why: str) -> None:
+    """A report that nobody asked for."""
 
 
 def _future() -> asyncio.Future[str]:

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import secrets
-from cluster.config import PPOStage, RunConfig, SFTStage
+from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage
 from cluster.run_folder import Finished, RunFolder, digest
+from cluster.stage_config import PPOStage, SFTStage
 
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
 _FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "supervision", "wandb"}

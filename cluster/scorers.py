@@ -13,9 +13,9 @@ from ray.exceptions import RayActorError
 
 from actors.rewards import Tokens
 from actors.scorer import Scorer, ScoringConfig
-from cluster.config import ScorersConfig
+from cluster.actor_config import ScorersConfig
+from cluster.calls import within
 from cluster.errors import ActorError
-from cluster.pools import within
 from cluster.session import end_actor, start_actor
 
 _TIMEOUT_S = 600.0

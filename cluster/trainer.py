@@ -6,12 +6,13 @@ import asyncio
 from typing import Any
 
 from actors.trainer import TrainerWorker
-from cluster.config import PPOStage, SupervisionConfig
+from cluster.actor_config import SupervisionConfig
+from cluster.calls import within
 from cluster.errors import LostActorError, TrainerLostError
-from cluster.pools import within
 from cluster.presence import Present, refuse_other_versions
 from cluster.roster import Report
 from cluster.session import end_actor, start_actor
+from cluster.stage_config import PPOStage
 
 TRAINER = "trainer"
 _TIMEOUT_S = 1800.0

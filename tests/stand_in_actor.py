@@ -14,7 +14,7 @@ from pathlib import Path
 
 from actors.config import GeneratorConfig
 from actors.generator import GenerationRequest
-from cluster.pools import Generated, GeneratorPool
+from cluster.generator_pool import Generated, GeneratorPool
 from cluster.presence import Present
 from problems.identity import WeightsVersion
 from tests.patient_ray import be_patient
@@ -25,7 +25,7 @@ PUSH_MARK = "in-a-push"
 
 
 class StandInActor(StandInGenerator, Present):
-    """As ``cluster.pools.GeneratorActor``.
+    """As ``cluster.generator_pool.GeneratorActor``.
 
     ``stand_in.json``: the fields of StandInConfig, and ``slow``: {name of a generator: its tokens_per_s}. While it is
     in a weight push, the file ``in-a-push`` beside the settings names its process.

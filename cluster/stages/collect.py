@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.answers import write_answers, write_pairs
-from cluster.config import CollectStage
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.run_folder import StageFolder
+from cluster.stage_config import CollectStage
 from cluster.stages.sampled import sample_and_execute
 from learner.preferences import make_pairs
 

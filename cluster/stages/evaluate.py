@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from cluster.config import EvaluateStage
 from cluster.context import RunContext
 from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
+from cluster.stage_config import EvaluateStage
 from cluster.stages.rerank import check_reranker, rerank, table_row
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion

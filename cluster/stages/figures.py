@@ -7,8 +7,8 @@ from typing import Any
 
 from actors.generator import GeneratorStats
 from cluster.controller import StepInput, Waits
+from cluster.executor_pool import ExecutorStats
 from cluster.journal import JournalEntry
-from cluster.pools import ExecutorStats
 from learner.trajectory import FinishReason
 
 # Panel label -> metric name and format.

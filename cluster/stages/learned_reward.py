@@ -12,12 +12,12 @@ import numpy as np
 
 from actors.rewards import Tokens
 from actors.terms import Failed
-from cluster.config import FilterChoiceConfig, PPOStage, scored_by
 from cluster.context import RunContext
 from cluster.errors import ActorError, ConfigError
 from cluster.rollout import Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.scorers import ScorerPool
+from cluster.stage_config import FilterChoiceConfig, PPOStage, scored_by
 from cluster.stages.rerank import check_reranker
 from learner.config import Filter, KeepAll
 from learner.filter_quality import Fit, compare_filters

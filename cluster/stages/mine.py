@@ -10,13 +10,13 @@ import numpy as np
 
 from actors.executor import Execution
 from cluster.answers import read_answers, write_answers, write_pairs
-from cluster.config import STAGE_PREFIX, MineStage
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.journal import JournalEntry
 from cluster.rollout import MAIN_SUITE, Group
 from cluster.run_folder import StageFolder
 from cluster.scorers import ScorerPool
+from cluster.stage_config import STAGE_PREFIX, MineStage
 from cluster.stages.rerank import check_reranker
 from cluster.stages.sampled import sample_and_execute
 from learner.preferences import ScoredAnswer, make_pairs

@@ -14,7 +14,6 @@ from typing import Any
 from actors.rewards import build_terms
 from actors.trainer import StepReport
 from cluster.background import background
-from cluster.config import PPOStage
 from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ActorError, ConfigError, TrainerLostError
@@ -24,6 +23,7 @@ from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
+from cluster.stage_config import PPOStage
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
 from cluster.stream import Draw, Stream, stream_of

@@ -9,12 +9,12 @@ from typing import Any
 
 from actors.scorer import RewardModelTrainer
 from cluster.answers import read_pairs
-from cluster.config import STAGE_PREFIX, RewardModelStage
+from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import ConfigError
-from cluster.pools import within
 from cluster.run_folder import StageFolder, digest, write_atomically
 from cluster.session import end_actor, start_actor
+from cluster.stage_config import STAGE_PREFIX, RewardModelStage
 from learner.preferences import PreferencePair, is_held_out
 from learner.reward_model import PairFigures
 from learner.scalar_training import ScalarProgress

@@ -8,22 +8,14 @@ from importlib.metadata import version
 from rich.console import Console
 
 from cluster.background import background
-from cluster.config import (
-    CollectStage,
-    EvaluateStage,
-    MineStage,
-    PPOStage,
-    RewardModelStage,
-    RunConfig,
-    SFTStage,
-    Stage,
-)
+from cluster.config import RunConfig
 from cluster.context import RunContext
 from cluster.inputs import fingerprint_inputs
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.placement import WITHOUT_EXECUTION
 from cluster.run_folder import Finished, RunFolder, digest
+from cluster.stage_config import CollectStage, EvaluateStage, MineStage, PPOStage, RewardModelStage, SFTStage, Stage
 from cluster.stages.collect import collect
 from cluster.stages.evaluate import evaluate
 from cluster.stages.mine import mine

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.rewards import ShareOfTestsConfig, build_terms
-from cluster.config import CollectStage, MineStage
 from cluster.context import RunContext
 from cluster.inputs import problems_of
 from cluster.journal import JournalEntry, write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
+from cluster.stage_config import CollectStage, MineStage
 from problems.identity import WeightsVersion
 
 

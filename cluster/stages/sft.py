@@ -9,13 +9,13 @@ from typing import Any
 
 from actors.trainer import FineTuner
 from cluster.background import background
-from cluster.config import SFTStage
+from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import LostActorError
 from cluster.inputs import problems_of
-from cluster.pools import within
 from cluster.run_folder import StageFolder
 from cluster.session import end_actor, start_actor
+from cluster.stage_config import SFTStage
 from learner.sft import SFTProgress
 from problems.synthetic import corpus
 from problems.tokenizer import save_tokenizer, train_tokenizer

@@ -11,8 +11,8 @@ import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from actors.generator import GenerationRequest
+from cluster.generator_pool import Generated
 from cluster.nodes import versions
-from cluster.pools import Generated
 from cluster.presence import Presence
 from cluster.roster import Roster
 
@@ -85,7 +85,8 @@ class Cluster:
             self.handles.append(Handle(make(len(self.handles))))
             return self.handles[-1]
 
-        monkeypatch.setattr("cluster.pools.start_actor", start_actor)
+        for pool in ("generator_pool", "executor_pool"):
+            monkeypatch.setattr(f"cluster.{pool}.start_actor", start_actor)
         monkeypatch.setattr("cluster.roster.end_actor", lambda handle: handle.kill())
 
     def report(self, who: str, what: str, why: str) -> None:

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.config import PPOStage, RunConfig, load_recipe
+from cluster.config import RunConfig
 from cluster.errors import ConfigError
+from cluster.recipe import load_recipe
+from cluster.stage_config import PPOStage
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -3,8 +3,8 @@
 import numpy as np
 
 from cluster.controller import StepInput
+from cluster.executor_pool import ExecutorStats
 from cluster.journal import JournalEntry
-from cluster.pools import ExecutorStats
 from cluster.rollout import Group
 from cluster.stages.figures import rollout_figures
 from learner.trajectory import FinishReason, Trajectory, Turn, VersionSpan

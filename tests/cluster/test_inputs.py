@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from cluster import inputs
-from cluster.config import EvaluateStage, PPOStage, ProblemSource
 from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage
+from cluster.stage_config import EvaluateStage, PPOStage, ProblemSource
 
 TRAIN = (ProblemSource(spec="synthetic:split=train,count=3,depth=1-2,seed=1"),)
 TEST = (ProblemSource(spec="synthetic:split=test,count=3,depth=2,seed=1"),)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from cluster import secrets
-from cluster.config import RunConfig, load_recipe
+from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.jobs import submit
 from cluster.panel import Panel
+from cluster.recipe import load_recipe
 from problems.problem import FunctionSuite, Limits
 from sandbox import Backend, Program, SandboxConfig, open_executor
 

@@ -15,11 +15,11 @@ from actors.rewards import (
     normalised_within_prompt,
 )
 from actors.terms import Attempt, Failed
-from cluster.config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.errors import ConfigError
 from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.run_folder import StageFolder
+from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
 from learner.config import BestOfN, BestWorst, KeepAll
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan

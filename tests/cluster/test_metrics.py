@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from cluster.config import RunConfig, load_recipe
+from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.metrics import prometheus_name
+from cluster.recipe import load_recipe
 from cluster.wandb_sink import WandbSink
 
 ROOT = Path(__file__).resolve().parents[2]

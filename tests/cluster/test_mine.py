@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.config import MineStage, ProblemSource
+from cluster.stage_config import MineStage, ProblemSource
 from cluster.stages.mine import _threshold
 
 

@@ -11,12 +11,15 @@ from rich.console import Console
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from actors.config import GeneratorConfig
-from cluster.config import Colocated, PPOStage, RunConfig, load_recipe
+from cluster.actor_config import Colocated
+from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.geometry import geometry_of, warnings_of
 from cluster.memory import ModelShape, activations, generator, kv_bytes_per_token, logits_chunk, ppo_trainer, size
 from cluster.placement import Bundle, Node, bundles_of, place, shortfall
 from cluster.plan import make_plan, print_plan
+from cluster.recipe import load_recipe
+from cluster.stage_config import PPOStage
 from learner.config import ComputeConfig, PPOConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

@@ -13,10 +13,11 @@ import pytest
 from actors.errors import WeightsCorruptedError
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
-from cluster.config import ExecutorsConfig, GeneratorsConfig, SupervisionConfig
+from cluster.actor_config import ExecutorsConfig, GeneratorsConfig, SupervisionConfig
 from cluster.errors import ActorError
+from cluster.executor_pool import ExecutorPool
+from cluster.generator_pool import Generated, GeneratorPool
 from cluster.nodes import versions
-from cluster.pools import ExecutorPool, Generated, GeneratorPool
 from cluster.presence import Presence
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import FunctionSuite, Limits

@@ -10,10 +10,10 @@ import pytest
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest, GenerationResult
 from actors.rewards import AllPassedConfig, CompileErrorConfig, LengthCutConfig, ShareOfTestsConfig, build_terms
-from cluster.config import SamplingConfig
 from cluster.errors import ActorError
-from cluster.pools import Generated
+from cluster.generator_pool import Generated
 from cluster.rollout import Ask, Group, Rollout
+from cluster.stage_config import SamplingConfig
 from learner.trajectory import FinishReason, Turn, VersionSpan
 from problems.identity import WeightsVersion
 from problems.problem import CompletionStyle, FunctionSuite, Problem

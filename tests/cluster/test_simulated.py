@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from actors.generator import GenerationRequest
-from cluster.config import GeneratorsConfig, SupervisionConfig
+from cluster.actor_config import GeneratorsConfig, SupervisionConfig
 from cluster.controller import Controller, StepInput
+from cluster.generator_pool import GeneratorPool
 from cluster.journal import JournalEntry
-from cluster.pools import GeneratorPool
 from cluster.rollout import Group
 from cluster.stream import Draw, ProblemStream
 from learner.trajectory import Trajectory

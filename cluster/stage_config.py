@@ -1,0 +1,352 @@
+"""Settings of the stages: one class for each kind, a union on ``kind``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from actors.rewards import (
+    AllPassedConfig,
+    CompileErrorConfig,
+    ExecutionTermConfig,
+    LengthCutConfig,
+    RewardModelTermConfig,
+    ShareOfTestsConfig,
+)
+from cluster.settings import Settings
+from learner.config import (
+    GAE,
+    BestOfN,
+    BestRandom,
+    BestWorst,
+    Filter,
+    KeepAll,
+    NewModelConfig,
+    PPOConfig,
+    SFTConfig,
+)
+from learner.scalar_config import RewardModelConfig
+from problems.synthetic import CorpusConfig
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+STAGE_PREFIX = "stage:"
+
+
+class ProblemSource(Settings):
+    """One set of problems."""
+
+    spec: str
+    """Such as ``synthetic:split=train,count=12000,depth=2-3,seed=11`` or ``humaneval:FILE``."""
+    weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Share of a ``ppo`` stage's prompts that come from this set, relative to the others' weights: all sets of a stage
+    have one, or none. None: all sets are one, each problem once an epoch."""
+
+
+class SamplingConfig(Settings):
+    """How completions are sampled. Truncated sampling (top_p, top_k) is not offered: it would break PPO's ratio."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """Divides the logits, in the generator and in the learner."""
+    max_new_tokens: int = Field(default=96, ge=1)
+    """A completion is cut there."""
+    max_prompt_tokens: int = Field(default=256, ge=1)
+    """Longer prompts are filtered out, and counted."""
+
+
+class StageBase(Settings):
+    """What every stage has."""
+
+    name: str
+    """Unique in the recipe; names the stage's folder."""
+    round: int | None = None
+    """Round of the ``repeat`` that the stage stands in; written by the repeat."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_file_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is not a name of letters, digits, '.', '_' and '-'")
+        return name
+
+
+class SFTStage(StageBase):
+    """Supervised fine-tuning; can make tokenizer and model from nothing."""
+
+    kind: Literal["sft"] = "sft"
+    base: str | None = None
+    """Model to start from (``stage:NAME``, a folder, or a hub's id); none: a new one of ``new_model``."""
+    new_model: NewModelConfig = NewModelConfig()
+    """Shape of the new model."""
+    vocab_size: int = Field(default=1024, ge=300)
+    """Entries of the new tokenizer."""
+    corpus: CorpusConfig | None = CorpusConfig()
+    """Examples from the synthetic family's corpus writer; none where ``problems`` are named."""
+    problems: tuple[ProblemSource, ...] = ()
+    """Examples from the problems' reference completions."""
+    train: SFTConfig = SFTConfig(max_seconds=60.0)
+    """The trainer's settings."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer; nothing else runs meanwhile."""
+
+    @model_validator(mode="after")
+    def _one_source_of_examples(self) -> Self:
+        if (self.corpus is None) == (not self.problems):
+            raise ValueError("name problems with corpus: null, or a corpus without problems")
+        return self
+
+
+RewardTermConfig = Annotated[ExecutionTermConfig | RewardModelTermConfig, Field(discriminator="kind")]
+
+
+class FilterChoiceConfig(Settings):
+    """How PF-PPO chooses its filter (arXiv 2409.06957): by R^2 between learned and real reward, before RL."""
+
+    prompts: int = Field(default=200, ge=1)
+    """Problems sampled for it."""
+    samples: int = Field(default=10, ge=2)
+    """Answers to each, of the initial policy. PF-PPO: 10."""
+    candidates: tuple[Filter, ...] = (KeepAll(), BestOfN(), BestRandom(), BestWorst())
+    """Filters that are compared."""
+    num_bins: int = Field(default=20, ge=3)
+    """Bins of similar reward. The paper does not give their number."""
+    binning: Literal["equal_mass", "equal_width"] = "equal_mass"
+    """The paper does not say which; the order of the filters depends on it."""
+
+
+class PPOStage(StageBase):
+    """Policy optimisation on executed programs."""
+
+    kind: Literal["ppo"] = "ppo"
+    policy: str
+    """Model to start from; also the reference policy."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Problem sets; all are trained on in one seeded order."""
+    prompts_per_step: int = Field(default=128, ge=1)
+    """Groups that one learner step is offered."""
+    samples_per_prompt: int = Field(default=2, ge=1)
+    """N: completions of one prompt, a group."""
+    warmup_samples_per_prompt: int = Field(default=1, ge=1)
+    """Completions of one prompt in the critic's warm-up: at equal rollouts more prompts taught it more."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are sampled."""
+    rewards: tuple[RewardTermConfig, ...] = (
+        ShareOfTestsConfig(),
+        AllPassedConfig(),
+        CompileErrorConfig(),
+        LengthCutConfig(),
+    )
+    """Reward terms; their events are summed."""
+    execute_share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the groups whose programs are executed. Below 1 only where no reward term needs to: a learned reward is
+    then watched on a sample of what it rewards."""
+    shuffle_rewards: bool = False
+    """A control for experiments: rewards change places among the trajectories of a step at random."""
+    max_staleness: int = Field(default=0, ge=0)
+    """How many versions the weights that sampled a trajectory may lie behind those that it trains. 0: synchronous."""
+    learner: PPOConfig = PPOConfig()
+    """The learner's settings; its ``num_steps`` ends the stage."""
+    choose_filter: FilterChoiceConfig | None = None
+    """PF-PPO's choice: before the first step the filter with the highest R^2 takes the place of ``learner.filter``."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes of the trainer; they share the work and the memory (FSDP2)."""
+    checkpoint_every_steps: int = Field(default=10, ge=1)
+    """Learner steps between checkpoints."""
+    checkpoint_every_minutes: float | None = Field(default=None, gt=0)
+    """Also when the last one is this many minutes old; None: by steps alone."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """How many of the newest stay on disk."""
+    keep_best_checkpoints: int = Field(default=0, ge=0)
+    """How many of the best by ``best_metric`` stay besides."""
+    best_metric: str = "rollout/pass_rate"
+    """A name of docs/metrics.md, the larger the better, as it was at the step of the checkpoint."""
+    group_timeout_s: float = Field(default=300.0, gt=0)
+    """Seconds until a group that is not complete is an error."""
+
+    @model_validator(mode="after")
+    def _one_temperature(self) -> Self:
+        if self.learner.temperature != self.sampling.temperature:
+            raise ValueError(
+                f"sampling.temperature {self.sampling.temperature} and learner.temperature "
+                f"{self.learner.temperature} differ: the ratio would compare two distributions"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_paid_is_executed(self) -> Self:
+        paying = [term.kind for term in self.rewards if term.kind not in ("length_cut", "reward_model")]
+        if paying and self.execute_share < 1:
+            raise ValueError(
+                f"execute_share is {self.execute_share}, but the reward term {paying[0]} needs every verdict"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_filter_is_chosen_for_a_learned_reward(self) -> Self:
+        if self.choose_filter is not None and not any(isinstance(t, RewardModelTermConfig) for t in self.rewards):
+            raise ValueError("choose_filter compares a learned reward with the tests: rewards names no reward_model")
+        return self
+
+    @property
+    def warmup_groups(self) -> int:
+        """Groups of the frozen policy that warm the critic up."""
+        advantage = self.learner.advantage
+        if not isinstance(advantage, GAE) or not advantage.critic.warmup_steps:
+            return 0
+        return -(-advantage.critic.warmup_rollouts // self.warmup_samples_per_prompt)
+
+
+class PairsConfig(Settings):
+    """Which pairs of a problem's answers teach a reward model."""
+
+    rule: Literal["right_wrong", "most_different", "all"] = "right_wrong"
+    """``right_wrong``: one that passes, one that does not (PF-PPO). ``most_different``: the one pair with the largest
+    difference in the share of cases passed. ``all``: all that differ in it."""
+    per_problem: int | None = Field(default=1, ge=1)
+    """Most pairs of one problem; null: all that the rule gives."""
+
+
+class CollectStage(StageBase):
+    """Samples a model, executes, and writes scored answers and pairs of them."""
+
+    kind: Literal["collect"] = "collect"
+    model: str
+    """Model to sample: ``stage:NAME``, a folder, or a hub's id."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Whose answers are collected; never those of an evaluation."""
+    samples: int = Field(default=5, ge=2)
+    """Answers to each problem. PF-PPO: 5."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How they are sampled."""
+    pairs: PairsConfig = PairsConfig()
+    """Which pairs are written."""
+
+
+class RewardModelStage(StageBase):
+    """Trains a Bradley-Terry reward model (a reranker is one too) on collected pairs."""
+
+    kind: Literal["reward_model"] = "reward_model"
+    base: str
+    """Where it begins: the backbone of a language model, or a reward model as it is."""
+    pairs: tuple[str, ...] = Field(min_length=1)
+    """Stages (``stage:NAME``) of kind collect or mine whose pairs teach it."""
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)
+    """About this share of the problems keep their pairs out of the training, to judge the model by."""
+    held_out_seed: int = Field(default=0, ge=0)
+    """Which problems these are. Reward models of one seed hold the same ones out, whatever pairs they learn from."""
+    earlier: str | None = None
+    """An earlier reward model that is judged on the same held-out pairs."""
+    train: RewardModelConfig = RewardModelConfig()
+    """The trainer's settings."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+
+    @field_validator("pairs")
+    @classmethod
+    def _are_stages(cls, pairs: tuple[str, ...]) -> tuple[str, ...]:
+        for reference in pairs:
+            if not reference.startswith(STAGE_PREFIX):
+                raise ValueError(f"{reference!r} is not of the form {STAGE_PREFIX}NAME")
+        return pairs
+
+
+class EvaluateStage(StageBase):
+    """Pass@1, sampled and greedy, with intervals; compared with an earlier evaluation where one is named."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    model: str
+    """Model to evaluate: ``stage:NAME``, a folder, or a hub's id."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """What to evaluate on."""
+    samples: int = Field(default=2, ge=0)
+    """Sampled completions of each problem."""
+    greedy: bool = True
+    """Also one greedy completion of each problem."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How completions are sampled."""
+    rerank: str | None = None
+    """A scalar-head model (``stage:NAME`` or a folder) that chooses among the samples: pass@1 of its choice is reported
+    between that of a random one and that of an oracle."""
+    compare_with: str | None = None
+    """Name of an earlier evaluation of the same problems: the difference is reported with a paired interval."""
+    may_be_training_problems: bool = False
+    """Allows problems that an earlier stage trains on, for a look at the training set; else they stop the run."""
+
+    @model_validator(mode="after")
+    def _reranks_something(self) -> Self:
+        if self.rerank is not None and self.samples < 2:
+            raise ValueError(f"rerank chooses among samples, and samples is {self.samples}: at least 2 are needed")
+        return self
+
+
+class MineStage(StageBase):
+    """Finds programs that a reward model overrates: hard negatives, with right ones to set against them."""
+
+    kind: Literal["mine"] = "mine"
+    model: str
+    """The policy that was trained against the reward model."""
+    reward_model: str
+    """Whose errors are sought."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Whose answers are mined; never those of an evaluation."""
+    samples: int = Field(default=8, ge=2)
+    """Answers to each problem."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How they are sampled."""
+    threshold: float | None = None
+    """A failing answer of at least this score is a hard negative; null: see ``top_share``."""
+    top_share: float = Field(default=0.25, gt=0, le=1)
+    """Without a threshold: the best-scored share of all failing answers."""
+    positives: str | None = None
+    """A collect stage whose passing answers are set against the negatives (hard negatives only). Null: passing answers
+    of this policy, found beside them (RewardRanker's self-training)."""
+    per_problem: int | None = Field(default=2, ge=1)
+    """Most pairs of one problem; null: all."""
+
+
+Stage = Annotated[
+    SFTStage | CollectStage | RewardModelStage | PPOStage | MineStage | EvaluateStage, Field(discriminator="kind")
+]
+
+
+def scored_by(stage: Stage) -> str | None:
+    """The scalar-head model whose scorers work while the stage does; None where there is none."""
+    match stage:
+        case PPOStage():
+            return next((term.model for term in stage.rewards if isinstance(term, RewardModelTermConfig)), None)
+        case MineStage():
+            return stage.reward_model
+        case EvaluateStage():
+            return stage.rerank
+        case _:
+            return None
+
+
+def stage_references(stage: Stage) -> list[tuple[str, str]]:
+    """(field, stage name) of each earlier stage that ``stage`` takes something from."""
+    match stage:
+        case SFTStage():
+            named = [("base", stage.base)]
+        case PPOStage():
+            named = [
+                ("policy", stage.policy),
+                *(("reward_model", term.model) for term in stage.rewards if isinstance(term, RewardModelTermConfig)),
+            ]
+        case EvaluateStage():
+            named = [("model", stage.model), ("rerank", stage.rerank)]
+        case CollectStage():
+            named = [("model", stage.model)]
+        case RewardModelStage():
+            named = [("base", stage.base), ("earlier", stage.earlier), *(("pairs", name) for name in stage.pairs)]
+        case MineStage():
+            named = [("model", stage.model), ("reward_model", stage.reward_model), ("positives", stage.positives)]
+    references = [
+        (field, value.removeprefix(STAGE_PREFIX)) for field, value in named if value and value.startswith(STAGE_PREFIX)
+    ]
+    if isinstance(stage, EvaluateStage) and stage.compare_with is not None:
+        references.append(("compare_with", stage.compare_with))
+    return references
