@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
-from actors.rewards import RewardModelTerm, is_cut, normalised_within_prompt
+from actors.rewards import is_cut
 from actors.terms import Attempt, Failed, RewardTerm
 from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import Generated, GeneratorPool
@@ -149,15 +149,7 @@ class Rollout:
             await _give_up(scoring)
             raise
         ordered = sorted(entries, key=lambda entry: entry.trajectory.id.sample_index)
-        return Group(ask.index, ask.problem, tuple(self._normalised(ordered)))
-
-    def _normalised(self, entries: Sequence[JournalEntry]) -> list[JournalEntry]:
-        """The group's entries with those rewards normalised that are compared within a prompt."""
-        trajectories = [entry.trajectory for entry in entries]
-        for term in self._terms:
-            if isinstance(term, RewardModelTerm) and term.config.normalise == "within_prompt":
-                trajectories = normalised_within_prompt(trajectories, term.name, term.config.weight)
-        return [replace(entry, trajectory=trajectory) for entry, trajectory in zip(entries, trajectories, strict=True)]
+        return Group(ask.index, ask.problem, tuple(ordered))
 
     def _prompt_ids(self, problem: Problem) -> list[int]:
         if problem.id not in self._prompts:

@@ -191,6 +191,19 @@ class PPOStage(StageBase):
             raise ValueError("choose_filter compares a learned reward with the tests: rewards names no reward_model")
         return self
 
+    @model_validator(mode="after")
+    def _one_answer_has_nothing_to_be_compared_with(self) -> Self:
+        if not any(isinstance(t, RewardModelTermConfig) and t.normalise == "within_prompt" for t in self.rewards):
+            return self
+        if self.samples_per_prompt == 1:
+            raise ValueError("rewards.normalise within_prompt makes every reward 0 where samples_per_prompt is 1")
+        if self.warmup_groups and self.warmup_samples_per_prompt == 1:
+            raise ValueError(
+                "rewards.normalise within_prompt makes every reward of the critic's warm-up 0 where "
+                "warmup_samples_per_prompt is 1: set it to samples_per_prompt"
+            )
+        return self
+
     @property
     def warmup_groups(self) -> int:
         """Groups of the frozen policy that warm the critic up."""

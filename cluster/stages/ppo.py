@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.rewards import build_terms
+from actors.rewards import RewardModelTermConfig, build_terms, normalised_within_prompt
 from actors.trainer import StepReport
 from cluster.background import background
 from cluster.context import RunContext
@@ -260,7 +260,7 @@ class _Job:
         )
         entries = [entry for group in groups for entry in group.entries]
         write_journal(self.folder.trajectories / "warmup", WeightsVersion(self.lineage, 0), entries)
-        trajectories = [[entry.trajectory for entry in group.entries] for group in groups]
+        trajectories = [as_trained(self.stage, group) for group in groups]
         if self.stage.shuffle_rewards:  # here too: a critic that knew the truth would tell it to the policy
             trajectories = shuffled_rewards(trajectories, self.context.config.seed, _WARMUP)
         train, held_out = _split_by_problem(trajectories)
@@ -273,7 +273,7 @@ class _Job:
         entries = [entry for group in step_input.groups for entry in group.entries]
         before = WeightsVersion(self.lineage, step_input.step)
         await asyncio.to_thread(write_journal, self.folder.trajectories, before, entries)
-        groups = [[entry.trajectory for entry in group.entries] for group in step_input.groups]
+        groups = [as_trained(self.stage, group) for group in step_input.groups]
         if self.stage.shuffle_rewards:
             groups = shuffled_rewards(groups, self.context.config.seed, step_input.step)
         report: StepReport = await self.call("step", groups, what="train a step")
@@ -320,6 +320,19 @@ class _Job:
             metric=self.stage.best_metric,
         )
         return version
+
+
+def as_trained(stage: PPOStage, group: Group) -> list[Trajectory]:
+    """The group's trajectories with those rewards normalised that the stage compares within a prompt.
+
+    The journal, the choice of the filter and the watch over the reward model keep the scores themselves: of normalised
+    ones the mean is always 0, however far the policy goes.
+    """
+    trajectories = [entry.trajectory for entry in group.entries]
+    for term in stage.rewards:
+        if isinstance(term, RewardModelTermConfig) and term.normalise == "within_prompt":
+            trajectories = normalised_within_prompt(trajectories, term.kind, term.weight)
+    return trajectories
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -21,6 +21,7 @@ from cluster.rollout import Group
 from cluster.run_folder import StageFolder
 from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
+from cluster.stages.ppo import as_trained
 from learner.config import BestOfN, BestWorst, KeepAll
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
@@ -154,3 +155,28 @@ def test_what_is_paid_by_tests_is_executed_always() -> None:
         stage(execute_share=0.1)
     with pytest.raises(ValueError, match="rewards names no reward_model"):
         stage(choose_filter=FilterChoiceConfig())
+
+
+def test_the_learner_gets_normalised_scores_and_everyone_else_the_scores_themselves() -> None:
+    term = RewardModelTermConfig(model="stage:rm", normalise="within_prompt", weight=0.5)
+    normalising = stage(rewards=(term,), samples_per_prompt=3, warmup_samples_per_prompt=3)
+    scored = group((1.0, True), (2.0, False), (6.0, False))
+    # Mean 3, deviation sqrt(14 / 3) = 2.16025: 0.5 * (-2, -1, 3) / 2.16025.
+    values = [t.events[0].value for t in as_trained(normalising, scored)]
+    assert values == pytest.approx([-0.462910, -0.231455, 0.694365], abs=1e-5)
+    assert [entry.trajectory.events[0].value for entry in scored.entries] == [1.0, 2.0, 6.0]
+    (seen,) = scores_and_truth([scored])
+    assert seen[0].tolist() == [1.0, 2.0, 6.0]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ({"samples_per_prompt": 1, "warmup_samples_per_prompt": 1}, "samples_per_prompt is 1"),
+        ({"samples_per_prompt": 5, "warmup_samples_per_prompt": 1}, "set it to samples_per_prompt"),
+    ],
+)
+def test_one_answer_has_nothing_to_be_normalised_by(sizes, says) -> None:
+    term = RewardModelTermConfig(model="stage:rm", normalise="within_prompt")
+    with pytest.raises(ValueError, match=says):
+        stage(rewards=(term,), **sizes)
