@@ -16,13 +16,13 @@ from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import GeneratorPool
-from cluster.inputs import model_folder
+from cluster.inputs import resolve_model
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
 from cluster.scaling import Control
-from cluster.stage_config import STAGE_PREFIX, SamplingConfig
+from cluster.stage_config import SamplingConfig
 from problems.identity import WeightsVersion
 from problems.prompting import PromptStyle, TokenBytes
 
@@ -67,9 +67,7 @@ class RunContext:
 
     def model_path(self, reference: str) -> Path:
         """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""
-        if reference.startswith(STAGE_PREFIX):
-            return self.folder.stage(reference.removeprefix(STAGE_PREFIX)).model
-        return model_folder(reference)
+        return resolve_model(reference, self.folder)
 
     def tokenizer(self, model: Path) -> LoadedTokenizer:
         """The tokenizer in a model's folder."""

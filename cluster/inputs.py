@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,6 +61,22 @@ def _from_hub(reference: str) -> Path:
         raise ConfigError(
             f"model {reference!r} is neither a folder nor a model that the hub gave; name a folder or stage:NAME"
         ) from None
+
+
+def resolve_model(reference: str, folder: RunFolder) -> Path:
+    """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""
+    if reference.startswith(STAGE_PREFIX):
+        return folder.stage(reference.removeprefix(STAGE_PREFIX)).model
+    return model_folder(reference)
+
+
+def weights_digest(model: Path) -> str:
+    """Of a model's weights, from its ``.safetensors`` files: equal for equal weights that were saved alike."""
+    whole = hashlib.blake2b(digest_size=16)
+    for path in sorted(model.glob("*.safetensors")):
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "blake2b").digest())
+    return whole.hexdigest()
 
 
 def check_inputs(stages: Sequence[Stage]) -> None:
@@ -133,8 +150,10 @@ def _marks(sources: Sequence[ProblemSource]) -> list[str]:
 
 
 def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
-    """What went into a stage: a digest of each earlier stage's manifest and of each problem set's contents."""
+    """What went into a stage: digests of each earlier stage's manifest, each model's weights, each problem set."""
     prints = {f"{field}:{name}": digest(folder.stage(name).manifest()) for field, name in stage_references(stage)}
+    for reference in _models(stage):
+        prints[f"weights:{reference}"] = weights_digest(resolve_model(reference, folder))
     for source in () if isinstance(stage, RewardModelStage) else stage.problems:
         prints[f"problems:{source.spec}"] = digest([repr(problem) for problem in _load(source.spec)])
     return prints

@@ -10,7 +10,7 @@ from rich.console import Console
 from cluster.background import background
 from cluster.config import RunConfig
 from cluster.context import RunContext
-from cluster.inputs import fingerprint_inputs
+from cluster.inputs import fingerprint_inputs, weights_digest
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.placement import WITHOUT_EXECUTION
@@ -76,6 +76,8 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
         "seconds": round(time.time() - begun, 1),
         "figures": figures,
     }
+    if folder.model.is_dir():
+        manifest["weights"] = weights_digest(folder.model)
     folder.finish(manifest)
     context.panel.end(stage.name)
     return Finished(stage.name, stage.kind, manifest)

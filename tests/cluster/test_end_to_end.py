@@ -176,7 +176,13 @@ def test_each_manifest_says_what_went_into_the_stage(finished: Finished) -> None
         path.parent.name: json.loads(path.read_text()) for path in finished.root.glob("stages/*/manifest.json")
     }
     assert manifests["base"]["inputs"] == {}
-    assert {key.partition(":")[0] for key in manifests["after"]["inputs"]} == {"model", "compare_with", "problems"}
+    assert {key.partition(":")[0] for key in manifests["after"]["inputs"]} == {
+        "model", "compare_with", "weights", "problems"
+    }  # fmt: skip
+    assert manifests["ppo"]["inputs"]["weights:stage:base"] == manifests["base"]["weights"]
+    assert (
+        manifests["after"]["inputs"]["weights:stage:ppo"] == manifests["ppo"]["weights"] != manifests["base"]["weights"]
+    )
     assert manifests["after"]["inputs"]["compare_with:before"] == digest(manifests["before"])
     same_problems = next(key for key in manifests["before"]["inputs"] if key.startswith("problems:"))
     assert manifests["before"]["inputs"][same_problems] == manifests["after"]["inputs"][same_problems]
