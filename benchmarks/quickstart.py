@@ -6,22 +6,15 @@ python -m benchmarks.quickstart --list     says which stand
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import psutil
+from benchmarks.experiment import ROOT, logged, manifests, run_missing, run_recipe
 
-ROOT = Path(__file__).resolve().parent.parent
-ARMS = Path(__file__).resolve().parent / "arms" / "quickstart"
+EXPERIMENT = "quickstart"
 _LAST_QUARTER = 0.75
 
 
@@ -49,69 +42,33 @@ def arms() -> list[Arm]:
 
 
 def main() -> None:
-    ARMS.mkdir(parents=True, exist_ok=True)
-    named = {argument for argument in sys.argv[1:] if not argument.startswith("-")}
-    for arm in arms():
-        if named and arm.name not in named:
-            continue
-        path = ARMS / f"{arm.name}.json"
-        if path.exists() or "--list" in sys.argv:
-            print(f"{arm.name}: {'stands' if path.exists() else 'missing'}")
-            continue
-        result = run_arm(arm)
-        aside = path.with_suffix(".part")
-        aside.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-        aside.rename(path)
-        print(
-            f"{arm.name}: {result['before']['mean']:.3f} -> {result['after']['mean']:.3f} in {result['wall_s']:.0f} s"
-        )
+    run_missing(EXPERIMENT, {arm.name: lambda arm=arm: run_arm(arm) for arm in arms()})
 
 
 def run_arm(arm: Arm) -> dict[str, Any]:
-    """Runs one arm through the command line, as a user would, and gathers its figures."""
+    """Runs one arm and gathers its figures."""
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"seed={arm.seed}", f"stages.base.train.seed={arm.seed}", f"stages.ppo.learner.seed={arm.seed}"]
-        command = [str(Path(sys.executable).with_name("crucible")), "run", str(ROOT / "recipes" / arm.recipe)]
-        command += ["--name", arm.name, "--folder", folder]
-        command += [part for override in [*overrides, *arm.overrides] for part in ("--set", override)]
-        begun, busy_before = time.time(), machine_cpu_s()
-        subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-        wall_s, cpu_s = time.time() - begun, machine_cpu_s() - busy_before
+        cost = run_recipe(ROOT / "recipes" / arm.recipe, arm.name, Path(folder), [*overrides, *arm.overrides])
         figures = gather(Path(folder) / arm.name)
-    return figures | {
-        "arm": arm.name,
-        "recipe": arm.recipe,
-        "seed": arm.seed,
-        "overrides": list(arm.overrides),
-        "wall_s": round(wall_s, 1),
-        "machine_cpu_s": round(cpu_s, 1),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-    }
-
-
-def machine_cpu_s() -> float:
-    """CPU seconds that the whole machine has worked: Ray's processes and containers are not the command's children."""
-    times = psutil.cpu_times()
-    return times.user + times.nice + times.system
+    return figures | cost | {"recipe": arm.recipe, "seed": arm.seed, "overrides": list(arm.overrides)}
 
 
 def gather(run: Path) -> dict[str, Any]:
     """Figures of a finished run, from its files."""
-    manifests = {path.parent.name: json.loads(path.read_text()) for path in run.glob("stages/*/manifest.json")}
-    steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    policy = [step for step in steps if step["stage"] == "ppo"]
+    stages, policy = manifests(run), logged(run, "ppo")
     last_quarter = policy[round(len(policy) * _LAST_QUARTER) :]
-    warmup = next((step for step in steps if step["stage"] == "ppo.warmup"), {})
+    warmup = next(iter(logged(run, "ppo.warmup")), {})
     # Without a filter all are kept, and "all" is not reported beside "kept".
     everywhere, kept = "critic/explained_variance_all", "critic/explained_variance_kept"
     explained = [step.get(everywhere, step[kept]) for step in last_quarter if kept in step]
     return {
-        "before": manifests["before"]["figures"]["sampled_pass_at_1"],
-        "after": manifests["after"]["figures"]["sampled_pass_at_1"],
-        "before_greedy": manifests["before"]["figures"]["greedy_pass_at_1"],
-        "after_greedy": manifests["after"]["figures"]["greedy_pass_at_1"],
-        "difference": manifests["after"]["figures"]["difference"]["sampled_pass_at_1"],
-        "stage_seconds": {name: manifest["seconds"] for name, manifest in manifests.items()},
+        "before": stages["before"]["figures"]["sampled_pass_at_1"],
+        "after": stages["after"]["figures"]["sampled_pass_at_1"],
+        "before_greedy": stages["before"]["figures"]["greedy_pass_at_1"],
+        "after_greedy": stages["after"]["figures"]["greedy_pass_at_1"],
+        "difference": stages["after"]["figures"]["difference"]["sampled_pass_at_1"],
+        "stage_seconds": {name: manifest["seconds"] for name, manifest in stages.items()},
         "explained_variance_warm": warmup.get("critic/held_out_explained_variance"),
         "explained_variance_last_quarter": mean(explained) if explained else None,
         "pass_rate_curve": [round(step["rollout/pass_rate"], 4) for step in policy],

@@ -15,6 +15,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks import performance, quickstart
+from benchmarks.experiment import ARMS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
@@ -85,7 +86,7 @@ def main() -> None:
     if "--write" not in sys.argv:
         quickstart.main()
         subprocess.run([sys.executable, "-m", "benchmarks.learner"], check=True)
-    arms = _arms(quickstart.ARMS)
+    arms = _arms(ARMS / quickstart.EXPERIMENT)
     body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
     machines = sorted({arm["machine"] for arm in arms})
     DOCS.write_text(_HEAD + body + (f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"))
