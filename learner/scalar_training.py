@@ -157,17 +157,34 @@ def scored_sequence(name: str, prompt_ids: Sequence[int], completion_ids: Sequen
     return TokenSequence(name, ids, np.arange(len(ids)) >= len(prompt_ids))
 
 
-@torch.no_grad()
 def scores_of(
     model: ScalarHeadModel, sequences: Sequence[TokenSequence], row_tokens: int, ranks: Ranks = SINGLE
 ) -> NDArray[np.float64]:
     """[M] score of each whole sequence, read at its last token. Raises TooLongError."""
+    last = [[sequence.num_tokens - 1] for sequence in sequences]
+    return np.concatenate([np.zeros(0), *readings_of(model, sequences, last, row_tokens, ranks)])
+
+
+@torch.no_grad()
+def readings_of(
+    model: ScalarHeadModel,
+    sequences: Sequence[TokenSequence],
+    places: Sequence[Sequence[int]],
+    row_tokens: int,
+    ranks: Ranks = SINGLE,
+) -> list[NDArray[np.float64]]:
+    """For each sequence the model's numbers at its ``places``, from 0 at the prompt's begin. Raises TooLongError."""
     for sequence in sequences:
         check_length(sequence, row_tokens)
-    scores = torch.zeros(len(sequences), dtype=torch.float64)
-    for row, counts in ranks.rows(sequences, row_tokens):
-        if counts:
-            scores[list(row.members)] = model(row)[row.ends].double()
-        else:
-            model(row)
-    return ranks.total(scores).numpy()
+    counts = [len(row) for row in places]
+    begins = np.cumsum([0, *counts])
+    read = torch.zeros(int(begins[-1]), dtype=torch.float64)
+    for row, is_ours in ranks.rows(sequences, row_tokens):
+        numbers = model(row)
+        if not is_ours:
+            continue
+        starts = (row.ends + 1 - torch.tensor(row.lengths)).tolist()
+        for start, member in zip(starts, row.members, strict=True):
+            here = torch.tensor(places[member], dtype=torch.int64)
+            read[begins[member] : begins[member + 1]] = numbers[start + here].double()
+    return np.split(ranks.total(read).numpy(), begins[1:-1]) if counts else []
