@@ -9,6 +9,7 @@ import pytest
 _CLUSTER = Path(__file__).parent / "cluster"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts each test into its lane; a lane's tests run one after the other in one process."""
     for item in items:

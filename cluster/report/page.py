@@ -1,4 +1,4 @@
-"""The report: one HTML file with the run's curves and tables, readable without a server."""
+"""The page: evaluations, what was learned about the reward, curves and trajectories of each stage, the config."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from cluster.errors import RunFolderError
+from cluster.report.learned import learned_reward, rerank_tables
+from cluster.report.plots import curve
+from cluster.report.trajectories import browser, outcomes, token_bytes
 from cluster.run_folder import RunFolder, StageFolder, read_lines, write_atomically
 
 _STYLE = """body{font:15px system-ui,sans-serif;margin:2rem auto;max-width:70rem;color:#222}
 table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .9rem;text-align:left;border-bottom:1px solid #ddd}
-.plots{display:grid;grid-template-columns:1fr 1fr;gap:.5rem}code{background:#f4f4f4;padding:.1rem .3rem}"""
-_PLOT_HEIGHT = 280
+.plots{display:grid;grid-template-columns:1fr 1fr;gap:.5rem}code{background:#f4f4f4;padding:.1rem .3rem}
+details{border-bottom:1px solid #ddd;padding:.3rem}pre{margin:.3rem 0;overflow-x:auto}.prompt{color:#666}"""
 
 Series = dict[str, list[tuple[int, float]]]
 
@@ -28,10 +30,12 @@ def write_report(root: Path) -> Path:
     folder = RunFolder(root)
     series = _series(folder)
     body = [f"<h1>{html.escape(root.name)}</h1>", _evaluations(root)]
-    for stage, metrics in series.items():
-        body.append(f"<h2>{html.escape(stage)}</h2><div class=plots>")
-        body += [_plot(name, points) for name, points in sorted(metrics.items()) if len(points) > 1]
-        body.append("</div>")
+    names = dict.fromkeys([*series, *(path.name for path in sorted(root.glob("stages/*")))])
+    for stage in names:
+        metrics, parts = series.get(stage, {}), _stage_parts(folder, stage)
+        plots = [curve(name, points) for name, points in sorted(metrics.items()) if len(points) > 1]
+        if plots or parts:
+            body += [f"<h2>{html.escape(stage)}</h2><div class=plots>", *plots, "</div>", *parts]
     body.append(f"<h2>Config</h2><pre>{html.escape((root / 'config.yaml').read_text())}</pre>")
     page = (
         f"<!doctype html><meta charset=utf-8><title>{html.escape(root.name)}</title><style>{_STYLE}</style>"
@@ -53,12 +57,11 @@ def _series(folder: RunFolder) -> dict[str, Series]:
     }
 
 
-def _plot(name: str, points: list[tuple[int, float]]) -> str:
-    figure = go.Figure(go.Scatter(x=[step for step, _ in points], y=[value for _, value in points], mode="lines"))
-    figure.update_layout(
-        title=name, height=_PLOT_HEIGHT, margin={"l": 50, "r": 10, "t": 40, "b": 30}, template="plotly_white"
-    )
-    return figure.to_html(full_html=False, include_plotlyjs=False)
+def _stage_parts(folder: RunFolder, stage: str) -> list[str]:
+    if not (folder.root / "stages" / stage).is_dir():  # a stage's own warm-up logs under a name without a folder
+        return []
+    files = folder.stage(stage)
+    return [*learned_reward(files), *outcomes(files), *browser(files, token_bytes(folder, stage))]
 
 
 def _evaluations(root: Path) -> str:
@@ -70,7 +73,7 @@ def _evaluations(root: Path) -> str:
     if not rows:
         return "<p>Nothing was evaluated yet.</p>"
     head = "<tr><th>evaluation<th>sampled pass@1<th>greedy pass@1<th>difference (sampled)</tr>"
-    return f"<h2>Evaluation</h2><table>{head}{''.join(rows)}</table>"
+    return f"<h2>Evaluation</h2><table>{head}{''.join(rows)}</table>" + rerank_tables(root)
 
 
 def _evaluation_row(name: str, figures: dict[str, Any]) -> str:
