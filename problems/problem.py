@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from problems.compiling import CompileSuite
 from problems.java import JavaSuite
 from problems.merged import MergedSuite
 from problems.stdio import StdioSuite
@@ -78,7 +79,7 @@ class FunctionSuite:
             raise ValueError("a suite needs at least one case: with none, every program would pass")
 
 
-Suite = FunctionSuite | StdioSuite | MergedSuite | JavaSuite
+Suite = FunctionSuite | StdioSuite | MergedSuite | JavaSuite | CompileSuite
 
 
 class CompletionStyle(StrEnum):

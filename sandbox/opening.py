@@ -13,6 +13,7 @@ from sandbox.java.pool import JavaPool
 from sandbox.languages import JAVA, PYTHON, Language, language_of
 from sandbox.polyglot import Polyglot
 from sandbox.pool import SlotPool
+from sandbox.python_pool import PythonPool
 from sandbox.slot import Slot
 from sandbox.verdict import Executor
 
@@ -46,6 +47,8 @@ async def _open_pool(config: SandboxConfig, name: str) -> SlotPool:
 def _pool(config: SandboxConfig, make_slot: Callable[[], Slot], language: Language | None) -> SlotPool:
     if language is JAVA:
         return JavaPool(config, make_slot)
+    if language is None:
+        return PythonPool(config, make_slot)
     return SlotPool(config, make_slot, language)
 
 

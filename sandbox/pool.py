@@ -9,12 +9,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from problems.compiling import CompileSuite
 from problems.java import JavaSuite
 from problems.merged import MergedSuite
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioSuite
 from sandbox import canary
-from sandbox.compiling import Compiled, address_space_of, compile_job, compiled_of, execute_job, executed_of, run_step
+from sandbox.compiling import (
+    Compiled,
+    address_space_of,
+    checked,
+    compile_job,
+    compiled_of,
+    execute_job,
+    executed_of,
+    run_step,
+)
 from sandbox.config import SandboxConfig
 from sandbox.errors import LimitError, MergedRefusedError, SandboxError, SlotDiedError
 from sandbox.judgement import (
@@ -109,6 +119,8 @@ class SlotPool:
         self._refuse_impossible(program, limits)
         if len(program.source) > self._config.max_source_bytes:
             return too_long(suite, len(program.source), self._config.max_source_bytes)
+        if isinstance(suite, CompileSuite):
+            return await self._check(program, limits)
         if isinstance(suite, MergedSuite):
             self._refuse_merged()
             whole, printing = merge(program, suite)
@@ -147,6 +159,12 @@ class SlotPool:
         read = partial(executed_of, language)
         work = Work(execute_job(step, limits), 1, limits, read, Kind.EXECUTE, space)
         return await self._run_cases(suite, work, stop=stop)
+
+    async def _check(self, program: Program, limits: Limits) -> Verdict:
+        """Compiles and does not run."""
+        if self._language is None:
+            raise ValueError("these slots compile nothing without running it")
+        return checked(await self._compile(self._language, program, limits, 1))
 
     async def _compile(self, language: Language, program: Program, limits: Limits, num_cases: int) -> Verdict:
         """``Compiled``, or the verdict on a program that does not compile."""

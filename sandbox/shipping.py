@@ -41,6 +41,9 @@ for name, source in bundle["modules"]:
 module.main(bundle["settings"])
 """
 
+OWN_PYTHON = "{python}"
+"""Stands in the words of a compiler for the interpreter that the slot's server runs on."""
+
 # -s -S: no site folders. Settings of the environment are ours alone; hashing is repeatable, so that a program which
 # prints a set gives the same text each time.
 INTERPRETER_FLAGS = ("-s", "-S", "-B", "-P")

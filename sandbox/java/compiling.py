@@ -41,9 +41,15 @@ class CompilerPool(SlotPool):
     """
 
     def __init__(
-        self, config: SandboxConfig, make_slot: Callable[[], Slot], words: list[str], environment: dict[str, str]
+        self,
+        config: SandboxConfig,
+        make_slot: Callable[[], Slot],
+        words: list[str],
+        environment: dict[str, str],
+        probe: tuple[str, bytes] = _PROBE,
     ):
-        """``words``: see ``machine.compiler_words``."""
+        """``words``: see ``machine.compiler_words``. ``probe``: a program that compiles."""
+        self._sound = probe
 
         def make_compiler_slot() -> Slot:
             slot = make_slot()
@@ -59,9 +65,9 @@ class CompilerPool(SlotPool):
         return await self.run_work(Work(job, num_cases, _LIMITS, read, Kind.COMPILE, 0))
 
     async def _probe(self, slot: Slot) -> None:
-        job = compile_request([_PROBE])
+        job = compile_request([self._sound])
         result, report = await slot.run(order_of(_LIMITS, job, kind=Kind.COMPILE), job, _LIMITS.wall_s + _PATIENCE_S)
-        verdict = _read(_PROBE[0], 1, result, report, None)
+        verdict = _read(self._sound[0], 1, result, report, None)
         if not isinstance(verdict, Compiled):
             raise SlotDiedError(f"the resident compiler does not work: {verdict.diagnostics} {slot.last_words()}")
 

@@ -97,7 +97,8 @@ class CompilerServer:
             lockdown.become(settings["first_uid"])
         os.chdir("/tmp")
         lockdown.seal(Filter(executes=True))
-        os.execve(settings["words"][0], settings["words"], settings["environment"])
+        words = [sys.executable if word == "{python}" else word for word in settings["words"]]
+        os.execve(words[0], words, settings["environment"])
 
     # -- one order
 

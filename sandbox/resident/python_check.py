@@ -1,0 +1,114 @@
+"""Python's compile check as a resident process: its own compiler, then pyflakes. It never runs what it reads.
+
+Python's compiler alone takes nearly every text whose brackets match. pyflakes reads the syntax tree, and imports
+nothing. It speaks as the resident Java compiler does (``Compiler.java``), and is kept by the same server: a program too
+deep for Python's parser ends this process, not another program's verdict.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import struct
+import sys
+from typing import Any
+
+from pyflakes.checker import Checker
+
+ERRORS = frozenset({
+    "BreakOutsideLoop", "ContinueOutsideLoop", "DefaultExceptNotLast", "DuplicateArgument",
+    "ForwardAnnotationSyntaxError", "PercentFormatExpectedMapping", "PercentFormatExpectedSequence",
+    "PercentFormatInvalidFormat", "PercentFormatMissingArgument", "PercentFormatMixedPositionalAndNamed",
+    "PercentFormatPositionalCountMismatch", "PercentFormatStarRequiresSequence",
+    "PercentFormatUnsupportedFormatCharacter", "RaiseNotImplemented", "ReturnOutsideFunction",
+    "StringDotFormatInvalidFormat", "StringDotFormatMissingArgument", "StringDotFormatMixingAutomatic",
+    "TooManyExpressionsInStarredAssignment", "TwoStarredExpressions", "UndefinedExport", "UndefinedLocal",
+    "UndefinedName", "YieldOutsideFunction",
+})  # fmt: skip
+"""Messages of pyflakes that count: the line fails when it is reached. The others (unused names, redefinitions) are
+about style."""
+
+_FILE = "solution.py"
+_MAX_MESSAGE = 200
+_LENGTH = struct.Struct("!I")
+_LINE_END = re.compile(r"\r\n?|\n")
+_TOO_MUCH = (RecursionError, MemoryError, OverflowError)
+
+Found = tuple[str, str, int, int]
+"""(kind, message, line, column in bytes), both from 1; 0 where there is none."""
+
+
+def check(source: bytes) -> list[Found]:
+    """What is wrong with a program, in the order of its lines; empty for one that is sound."""
+    try:
+        tree = compile(source, _FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        compile(source, _FILE, "exec", dont_inherit=True)  # what the tree alone does not show, as a lone return
+        messages: list[Any] = Checker(tree, filename=_FILE).messages
+    except SyntaxError as error:
+        return [_of_syntax_error(error, source)]
+    except (ValueError, *_TOO_MUCH) as error:
+        kind = type(error).__name__ if isinstance(error, _TOO_MUCH) else "SyntaxError"
+        return [(kind, str(error)[:_MAX_MESSAGE], 0, 0)]
+    found = [
+        (type(one).__name__, str(one.message % one.message_args)[:_MAX_MESSAGE], int(one.lineno), int(one.col) + 1)
+        for one in messages
+        if type(one).__name__ in ERRORS
+    ]
+    return sorted(found, key=lambda one: one[2:])
+
+
+def _of_syntax_error(error: SyntaxError, source: bytes) -> Found:
+    """Columns of a SyntaxError count characters; ours count bytes."""
+    line, offset = error.lineno or 0, error.offset or 0
+    lines = _LINE_END.split(source.decode("utf-8", "replace"))
+    if 1 <= line <= len(lines) and offset > 0:
+        offset = len(lines[line - 1][: offset - 1].encode("utf-8", "replace")) + 1
+    return type(error).__name__, str(error.msg)[:_MAX_MESSAGE], line, max(offset, 1) if line else 0
+
+
+def serve() -> None:
+    """Answers requests on standard input until it ends; the first, empty answer says that this is ready."""
+    answers = os.dup(1)
+    os.dup2(2, 1)
+    _write(answers, b"")
+    while (head := _read(_LENGTH.size)) is not None:
+        request = _read(_LENGTH.unpack(head)[0])
+        if request is None:
+            return
+        name, source = _first_source(request)
+        found = [[name, kind, message, line, column, -1, -1, -1] for kind, message, line, column in check(source)]
+        told = json.dumps({"diagnostics": found, "odd": ""}).encode()
+        _write(answers, _LENGTH.pack(len(told)) + told + _LENGTH.pack(0))
+
+
+def _first_source(request: bytes) -> tuple[str, bytes]:
+    rest = request[_LENGTH.size :]  # how many there are: one
+    parts: list[bytes] = []
+    for _ in range(2):
+        (size,) = _LENGTH.unpack(rest[: _LENGTH.size])
+        parts.append(rest[_LENGTH.size : _LENGTH.size + size])
+        rest = rest[_LENGTH.size + size :]
+    return parts[0].decode(), parts[1]
+
+
+def _read(size: int) -> bytes | None:
+    content = b""
+    while len(content) < size:
+        part = os.read(0, size - len(content))
+        if not part:
+            return None
+        content += part
+    return content
+
+
+def _write(descriptor: int, content: bytes) -> None:
+    framed = _LENGTH.pack(len(content)) + content
+    while framed:
+        framed = framed[os.write(descriptor, framed) :]
+
+
+if __name__ == "__main__":
+    sys.setrecursionlimit(3000)
+    serve()
