@@ -41,7 +41,8 @@ def engine_environment(device: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class SamplingRequest:
-    """What vLLM is asked for. Temperature 0 is greedy. Nothing truncates the distribution."""
+    """What vLLM is asked for. Temperature 0 is greedy. Nothing truncates the distribution, but ``allowed_token_ids``
+    where they are given: then it is over these ids alone."""
 
     request_id: str
     prompt_ids: list[int]
@@ -51,6 +52,7 @@ class SamplingRequest:
     stop: tuple[str, ...]
     stop_token_ids: tuple[int, ...]
     cache_salt: str | None
+    allowed_token_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ class VllmEngine:
             max_tokens=request.max_tokens,
             stop=list(request.stop) or None,
             stop_token_ids=list(request.stop_token_ids),
+            allowed_token_ids=list(request.allowed_token_ids) if request.allowed_token_ids else None,
             ignore_eos=True,  # the request's own ids end it, and no other
             logprobs=0,
             flat_logprobs=True,

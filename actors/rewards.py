@@ -14,21 +14,21 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from actors.checking import CheckProgram, ProgramChecker
+from actors.comparison import CompareAnswers, ComparingTerm, ComparingTermConfig, ComparisonTermConfig, JudgeTermConfig
+from actors.compiler import CompilerTerm, CompilerTermConfig
+from actors.term_settings import TermSettings, is_cut
 from actors.terms import Attempt, Failed, RewardTerm
-from learner.trajectory import FinishReason, RewardEvent, Trajectory
+from learner.trajectory import RewardEvent, Trajectory
 from sandbox.verdict import Outcome, Verdict
 
 Tokens = NDArray[np.int32]
 _EPSILON = 1e-6
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ShareOfTestsConfig(_Settings):
+class ShareOfTestsConfig(TermSettings):
     """Pays ``weight`` times the share of the suite's cases that passed."""
 
     kind: Literal["test_share"] = "test_share"
@@ -36,7 +36,7 @@ class ShareOfTestsConfig(_Settings):
     """Reward for passing all cases; a share of it for a share of them."""
 
 
-class AllPassedConfig(_Settings):
+class AllPassedConfig(TermSettings):
     """Pays ``weight`` if every case passed."""
 
     kind: Literal["all_passed"] = "all_passed"
@@ -44,7 +44,7 @@ class AllPassedConfig(_Settings):
     """Reward of a program that passes."""
 
 
-class CompileErrorConfig(_Settings):
+class CompileErrorConfig(TermSettings):
     """Pays ``value`` if the program does not compile (for Python: does not parse)."""
 
     kind: Literal["compile_error"] = "compile_error"
@@ -52,7 +52,7 @@ class CompileErrorConfig(_Settings):
     """Usually negative."""
 
 
-class LengthCutConfig(_Settings):
+class LengthCutConfig(TermSettings):
     """Pays ``value`` if the completion was cut by the token limit; no other term of execution pays then."""
 
     kind: Literal["length_cut"] = "length_cut"
@@ -60,7 +60,7 @@ class LengthCutConfig(_Settings):
     """Usually negative."""
 
 
-class RewardModelTermConfig(_Settings):
+class RewardModelTermConfig(TermSettings):
     """Pays what a learned reward model says of the whole answer, cut ones too."""
 
     kind: Literal["reward_model"] = "reward_model"
@@ -74,14 +74,14 @@ class RewardModelTermConfig(_Settings):
     hacking."""
 
 
+COMPILING_TERMS = ("compiler", "comparison", "judge")
+"""Kinds of terms that compile a program and do not run it."""
+WITHOUT_VERDICT = frozenset({"length_cut", "reward_model", *COMPILING_TERMS})
+"""Kinds of terms that need no program to be run."""
+
 ExecutionTermConfig = Annotated[
     ShareOfTestsConfig | AllPassedConfig | CompileErrorConfig | LengthCutConfig, Field(discriminator="kind")
 ]
-
-
-def is_cut(attempt: Attempt) -> bool:
-    """True if the last turn ended at the token limit."""
-    return attempt.trajectory.turns[-1].finish_reason is FinishReason.LENGTH
 
 
 def _value(config: ShareOfTestsConfig | AllPassedConfig | CompileErrorConfig, verdict: Verdict) -> float:
@@ -161,21 +161,54 @@ def normalised_within_prompt(trajectories: Sequence[Trajectory], term: str, weig
     return [replace(t, events=tuple(moved(event) for event in t.events)) for t in trajectories]
 
 
-def build_terms(
-    configs: Sequence[ExecutionTermConfig | RewardModelTermConfig], ask: ScoreAnswer | None = None
-) -> list[RewardTerm]:
-    """The terms in the recipe's order; ``ask`` answers for the reward model, where there is one.
+@dataclass(frozen=True, slots=True)
+class TermSources:
+    """Who answers the terms' questions; those that no term asks may be None.
+
+    Attributes:
+        score: of the reward model.
+        check: compiles a program.
+        compare: of the discriminator.
+        judge: of the judge model.
+    """
+
+    score: ScoreAnswer | None = None
+    check: CheckProgram | None = None
+    compare: CompareAnswers | None = None
+    judge: CompareAnswers | None = None
+
+
+AnyTermConfig = ExecutionTermConfig | RewardModelTermConfig | CompilerTermConfig | ComparingTermConfig
+
+
+def build_terms(configs: Sequence[AnyTermConfig], sources: TermSources = TermSources()) -> list[RewardTerm]:
+    """The terms in the recipe's order.
 
     Raises ValueError if one kind is named twice.
     """
     kinds = [config.kind for config in configs]
     if len(set(kinds)) != len(kinds):
         raise ValueError(f"reward terms {kinds} name one kind twice")
-    terms: list[RewardTerm] = []
-    for config in configs:
-        if isinstance(config, RewardModelTermConfig):
-            assert ask is not None, "a reward_model term needs a scorer"
-            terms.append(RewardModelTerm(config, ask))
-        else:
-            terms.append(ExecutionTerm(config))
-    return terms
+    return [_build(config, configs, sources) for config in configs]
+
+
+def _build(config: AnyTermConfig, configs: Sequence[AnyTermConfig], sources: TermSources) -> RewardTerm:
+    match config:
+        case RewardModelTermConfig():
+            assert sources.score is not None, "a reward_model term needs a scorer"
+            return RewardModelTerm(config, sources.score)
+        case CompilerTermConfig():
+            return CompilerTerm(config, _checker(configs, sources))
+        case ComparisonTermConfig() | JudgeTermConfig():
+            compare = sources.judge if isinstance(config, JudgeTermConfig) else sources.compare
+            assert compare is not None, f"a {config.kind} term needs who compares"
+            return ComparingTerm(config, _checker(configs, sources), compare)
+        case _:
+            return ExecutionTerm(config)
+
+
+def _checker(configs: Sequence[AnyTermConfig], sources: TermSources) -> ProgramChecker:
+    """One set of rules for all terms: those of the compiler's term, where there is one."""
+    assert sources.check is not None, "terms that compile need a compiler"
+    rules = next((config for config in configs if isinstance(config, CompilerTermConfig)), CompilerTermConfig())
+    return rules.checker(sources.check)

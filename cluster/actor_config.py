@@ -89,11 +89,18 @@ class ScorersConfig(Settings):
     """Most tokens in one packed row; a longer answer is an error, never cut."""
     compute: ComputeConfig = ComputeConfig()
     """Precision."""
+    judge: GeneratorConfig = GeneratorConfig(max_model_len=2048, max_num_seqs=32)
+    """The engine of a ``judge`` term's language model; a longer question is not asked, and counted."""
 
     @property
     def resources(self) -> dict[str, float]:
         """Ray resources that one scorer reserves."""
         return {name: amount for name, amount in (("CPU", self.num_cpus), ("GPU", self.num_gpus)) if amount}
+
+    @property
+    def judge_resources(self) -> dict[str, float]:
+        """Ray resources that one judge reserves: as a generator with its engine would."""
+        return GeneratorsConfig(engine=self.judge).resources
 
 
 class Separated(Settings):

@@ -86,14 +86,17 @@ def _say(text: str) -> None:
     typer.echo(text)
 
 
+def _overrides(fields: list[str] | None, name: str | None, folder: Path | None) -> list[str]:
+    overrides = list(fields or [])
+    overrides += [f"name={name}"] if name else []
+    return overrides + ([f"folder={folder}"] if folder else [])
+
+
 def _loaded(recipe: Path, fields: list[str] | None, name: str | None, folder: Path | None) -> RunConfig:
     """The recipe with what the command line puts in the place of its fields."""
     from cluster.recipe import load_recipe
 
-    overrides = list(fields or [])
-    overrides += [f"name={name}"] if name else []
-    overrides += [f"folder={folder}"] if folder else []
-    return load_recipe(recipe, overrides)
+    return load_recipe(recipe, _overrides(fields, name, folder))
 
 
 @app.command()
@@ -227,6 +230,36 @@ def execute(
         from cluster.execute import execute_command
 
         execute_command(problems, programs, output, backend=backend, profile=profile, slots=slots)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A folder of a Hugging Face model, or a hub's id.")],
+    problems: Annotated[list[str], typer.Option(help="Such as mbjp:FILE or mathqa-java:FILE; repeatable.")],
+    samples: Annotated[int, typer.Option(help="Sampled answers to each problem; 0: greedy alone.")] = 1,
+    greedy: Annotated[bool, typer.Option(help="Also one greedy answer to each.")] = True,
+    max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 512,
+    max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are left out, and counted.")] = 1024,
+    rerank: Annotated[str | None, typer.Option(help="A scalar-head model that chooses among the samples.")] = None,
+    set_: Set = None,
+    name: Name = None,
+    folder: Folder = None,
+    debug: Debug = False,
+) -> None:
+    """Says how many of a model's programs compile, execute and pass. The same command goes on where it was stopped."""
+    with _one_sentence(debug):
+        from cluster.evaluation import evaluation_of
+        from cluster.runner import run_recipe
+
+        stage = {
+            "model": model,
+            "problems": [{"spec": spec} for spec in problems],
+            "samples": samples,
+            "greedy": greedy,
+            "rerank": rerank,
+            "sampling": {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens},
+        }
+        run_recipe(evaluation_of(stage, _overrides(set_, name, folder)))
 
 
 @app.command()

@@ -67,6 +67,8 @@ _MADE_BY = {
     "pairs": ["collect", "mine"],
     "positives": ["collect"],
     "base": ["ppo", "reward_model", "sft"],
+    "encoder": ["discriminator", "ppo", "reward_model", "sft"],
+    "comparison": ["discriminator"],
 }
 
 

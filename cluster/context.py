@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.executor import Execution
 from actors.lines import append_line
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
@@ -23,9 +24,13 @@ from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
 from cluster.scaling import Control
 from cluster.stage_config import SamplingConfig
+from problems.compiling import CompileSuite
 from problems.identity import WeightsVersion
+from problems.problem import Limits
 from problems.prompting import PromptStyle, TokenBytes
+from sandbox.verdict import Program, Verdict
 
+_COMPILE_ONLY, _COMPILE_LIMITS = CompileSuite(), Limits()  # resident compilers have limits of their own
 # Fields of a config.json that say nothing about the shape of the weights.
 _NOT_SHAPE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"}
 
@@ -112,6 +117,11 @@ class RunContext:
             execute_cut=execute_cut,
             metrics=self.metrics,
         )
+
+    async def check(self, program: Program) -> Verdict:
+        """Compiles a program on an executor, and does not run it."""
+        work = Execution(program, _COMPILE_ONLY, _COMPILE_LIMITS, stop_at_first_failure=True)
+        return (await self.executors.run(work)).verdict
 
     async def close(self) -> None:
         """Ends every actor of the pools and frees published weights."""

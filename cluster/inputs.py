@@ -13,6 +13,7 @@ from cluster.run_folder import RunFolder, digest
 from cluster.stage_config import (
     STAGE_PREFIX,
     CollectStage,
+    DiscriminatorStage,
     EvaluateStage,
     MineStage,
     PPOStage,
@@ -20,6 +21,7 @@ from cluster.stage_config import (
     RewardModelStage,
     SFTStage,
     Stage,
+    compared_by,
     stage_references,
 )
 from problems.datasets import load_problems
@@ -96,11 +98,13 @@ def _models(stage: Stage) -> list[str]:
         case SFTStage() | RewardModelStage():
             named = [stage.base]
         case PPOStage():
-            named = [stage.policy]
+            named = [stage.policy, *(term.model for term in compared_by(stage))]
         case MineStage():
             named = [stage.model]
         case CollectStage():
             named = [stage.model]
+        case DiscriminatorStage():
+            named = [stage.model, stage.encoder]
         case EvaluateStage():
             named = [stage.model, stage.rerank]
     return [reference for reference in named if reference is not None]
@@ -159,7 +163,9 @@ def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
     return prints
 
 
-def _may_be_trained_on(stage: SFTStage | PPOStage | CollectStage | MineStage, problems: Sequence[Problem]) -> None:
+def _may_be_trained_on(
+    stage: SFTStage | PPOStage | CollectStage | DiscriminatorStage | MineStage, problems: Sequence[Problem]
+) -> None:
     for problem in problems:
         if problem.use is not Use.TRAIN or problem.split is Split.TEST:
             raise ConfigError(

@@ -50,6 +50,7 @@ SCHEMA = pa.schema(
         ("cpu_s", pa.float64()),
         ("program", pa.string()),
         ("signs", pa.list_(pa.string())),
+        ("compile_error", pa.string()),
     ]
 )
 
@@ -60,7 +61,7 @@ _IDENTITY = ("run", "stage", "epoch", "problem_id", "sample_index", "attempt")
 class JournalEntry:
     """A trajectory with what people want to see of its execution. ``outcome`` is empty where nothing was executed.
 
-    ``signs``: of cheating, as the verdict has them.
+    ``signs``: of cheating, as the verdict has them. ``compile_error``: class of the first compile error, or empty.
     """
 
     trajectory: Trajectory
@@ -68,6 +69,7 @@ class JournalEntry:
     outcome: str = ""
     cpu_s: float = 0.0
     signs: tuple[str, ...] = ()
+    compile_error: str = ""
 
 
 def _turn_row(turn: Turn) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def _row(entry: JournalEntry) -> dict[str, Any]:
         "cpu_s": entry.cpu_s,
         "program": entry.program.decode("utf-8", "replace"),
         "signs": entry.signs,
+        "compile_error": entry.compile_error,
     }
 
 
@@ -163,7 +166,12 @@ def read_journal(path: Path) -> list[JournalEntry]:
     """The inverse of ``write_journal``."""
     return [
         JournalEntry(
-            _trajectory(row), row["program"].encode(), row["outcome"], row["cpu_s"], tuple(row.get("signs") or ())
+            _trajectory(row),
+            row["program"].encode(),
+            row["outcome"],
+            row["cpu_s"],
+            tuple(row.get("signs") or ()),
+            row.get("compile_error") or "",
         )
         for row in pq.read_table(path, schema=SCHEMA).to_pylist()
     ]

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.actor_config import Colocated
 from cluster.config import RunConfig
 from cluster.errors import ClusterError
-from cluster.stage_config import scored_by
+from cluster.stage_config import compared_by, scored_by
 
 SANDBOX_RESOURCE = "sandbox"
 WITHOUT_EXECUTION = {"sft", "reward_model"}
@@ -78,6 +78,11 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
         bundles += [Bundle(f"executor-{i}", {SANDBOX_RESOURCE: 1.0}) for i in range(config.executors.count)]
     if any(scored_by(stage) is not None for stage in config.stages):  # one model at a time
         bundles += [Bundle(f"scorer-{i}", config.scorers.resources) for i in range(config.scorers.count)]
+    comparing = {term.kind for stage in config.stages for term in compared_by(stage)}
+    if "comparison" in comparing:
+        bundles += [Bundle(f"comparer-{i}", config.scorers.resources) for i in range(config.scorers.count)]
+    if "judge" in comparing:
+        bundles += [Bundle(f"judge-{i}", config.scorers.judge_resources) for i in range(config.scorers.count)]
     return bundles
 
 

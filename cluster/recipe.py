@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,17 @@ def load_recipe(path: Path, overrides: list[str] | None = None) -> RunConfig:
         raise ConfigError(f"recipe {path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"recipe {path} is not a mapping of fields")
-    for override in overrides or []:
+    return config_of(data, overrides or [], f"recipe {path}")
+
+
+def config_of(data: dict[str, Any], overrides: Sequence[str], what: str) -> RunConfig:
+    """A run from a recipe's fields; ``what`` names them in the ConfigError."""
+    for override in overrides:
         _apply(data, override)
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(f"recipe {path}: {_sentence(error)}") from None
+        raise ConfigError(f"{what}: {_sentence(error)}") from None
 
 
 def _apply(data: Any, override: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
-from actors.rewards import is_cut
+from actors.term_settings import is_cut
 from actors.terms import Attempt, Failed, RewardTerm
 from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import Generated, GeneratorPool
@@ -23,6 +23,7 @@ from problems.extraction import extract_program
 from problems.identity import TrajectoryId
 from problems.problem import Problem
 from problems.prompting import PromptStyle, TokenBytes, Tokenizer, render_prompt
+from sandbox.diagnosis import first_error
 from sandbox.verdict import Outcome, Program, Verdict
 
 MAIN_SUITE = "main"
@@ -190,7 +191,8 @@ class Rollout:
         verdict = attempt.verdict
         if verdict is None:
             return JournalEntry(trajectory, extraction.program, "cut" if ask.execute else "")
-        return JournalEntry(trajectory, extraction.program, verdict.outcome, verdict.cpu_s, verdict.signs)
+        error = first_error(verdict)
+        return JournalEntry(trajectory, extraction.program, verdict.outcome, verdict.cpu_s, verdict.signs, error)
 
     async def _execute(self, problem: Problem, source: bytes) -> Executed:
         work = Execution(

@@ -74,13 +74,16 @@ def _run_open_stages(
 
 def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console) -> None:
     """Table of all evaluations (± half a 95 % interval; differences are paired by problem), and the last model."""
-    table = Table("evaluation", "sampled pass@1", "greedy pass@1", "difference", box=None)
+    table = Table("evaluation", "compiles", "executes", "sampled pass@1", "greedy pass@1", "difference", box=None)
     for done in finished:
         if done.kind == "evaluate":
             figures = done.manifest["figures"]
             difference = figures.get("difference", {}).get("sampled_pass_at_1")
+            programs = figures.get("sampled") or figures.get("greedy") or {}
             table.add_row(
                 done.name,
+                _cell(programs.get("compiles")),
+                _cell(programs.get("executes")),
                 _cell(figures.get("sampled_pass_at_1")),
                 _cell(figures.get("greedy_pass_at_1")),
                 _cell(difference, signed=True),

@@ -1,4 +1,4 @@
-"""A pool of scorer actors: what is waiting when a scorer is free goes to it as one batch."""
+"""Pools of actors that score: what is waiting when one of them is free goes to it as one batch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
+from actors.comparer import Comparer
+from actors.comparison import JudgeTermConfig, TooLong
+from actors.engine import engine_environment
+from actors.judging import Judge
 from actors.rewards import Tokens
 from actors.scorer import Scorer, ScoringConfig
 from cluster.actor_config import ScorersConfig
@@ -24,38 +28,45 @@ _TRIES = 2
 
 @dataclass(slots=True)
 class _Waiting:
-    """One answer that waits for its score."""
+    """One item that waits for its score."""
 
-    prompt_ids: Tokens
-    completion_ids: Tokens
-    score: asyncio.Future[float]
+    item: Any
+    score: asyncio.Future[Any]
     tries: int = 0
 
 
-class ScorerPool:
-    """Scorers of one model.
+class BatchingPool:
+    """Actors with a method ``score`` that takes a list of items and gives a list of as many scores.
 
-    Each has a loop that consumes what is waiting, up to ``batch_answers`` at once; it waits for the next answer, and is
-    unblocked by ``score``. A scorer that dies is started anew, and what it held is scored again, once.
+    Each has a loop that consumes what is waiting, up to ``batch_answers`` at once; it waits for the next item, and is
+    unblocked by ``ask``. An actor that dies is started anew, and what it held is scored again, once.
     """
+
+    who = "scorer"
 
     def __init__(self, model: Path, config: ScorersConfig) -> None:
         self._model = model
         self._config = config
+        self._generation = 0
         self._waiting: deque[_Waiting] = deque()
         self._there_is_work = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Starts all scorers."""
-        self._loops = [asyncio.create_task(self._serve(f"scorer-{index}")) for index in range(self._config.count)]
+        self._loops = [asyncio.create_task(self._serve(f"{self.who}-{index}")) for index in range(self._config.count)]
 
-    async def score(self, prompt_ids: Tokens, completion_ids: Tokens) -> float:
-        """The model's score of one answer. Raises ActorError if it cannot be had."""
-        item = _Waiting(prompt_ids, completion_ids, asyncio.get_running_loop().create_future())
-        self._waiting.append(item)
+    async def ask(self, item: Any) -> Any:
+        """One item's score. Raises ActorError if it cannot be had."""
+        waiting = _Waiting(item, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
         self._there_is_work.set()
-        return await item.score
+        return await waiting.score
+
+    def change_model(self, model: Path) -> None:
+        """From the next batch on another model scores."""
+        self._model = model
+        self._generation += 1
 
     async def stop(self) -> None:
         """Ends all scorers; answers that still wait are errors."""
@@ -68,22 +79,17 @@ class ScorerPool:
         self._waiting.clear()
 
     def _start_actor(self) -> Any:
-        config = self._config
-        return start_actor(
-            Scorer,
-            str(self._model),
-            ScoringConfig(config.compute, config.row_tokens, config.threads),
-            num_cpus=config.num_cpus,
-            num_gpus=config.num_gpus,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
-        )
+        raise NotImplementedError
 
     async def _serve(self, who: str) -> None:
-        actor = self._start_actor()
+        actor, generation = self._start_actor(), self._generation
         batch: list[_Waiting] = []
         try:
             while True:
                 batch = await self._next_batch()
+                if generation != self._generation:
+                    end_actor(actor)
+                    actor, generation = self._start_actor(), self._generation
                 try:
                     await self._score_batch(actor, who, batch)
                 except ActorError as error:
@@ -107,11 +113,11 @@ class ScorerPool:
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), self._config.batch_answers))]
 
     async def _score_batch(self, actor: Any, who: str, batch: list[_Waiting]) -> None:
-        answers = [(item.prompt_ids, item.completion_ids) for item in batch]
-        scores = await within(actor.score.remote(answers), _TIMEOUT_S, who, "score answers")
-        for item, score in zip(batch, scores, strict=True):
-            if not item.score.done():
-                item.score.set_result(float(score))
+        items = [waiting.item for waiting in batch]
+        scores = await within(actor.score.remote(items), _TIMEOUT_S, who, "score answers")
+        for waiting, score in zip(batch, scores, strict=True):
+            if not waiting.score.done():
+                waiting.score.set_result(score)
 
     def _put_back(self, batch: list[_Waiting], error: ActorError) -> None:
         for item in reversed(batch):
@@ -126,3 +132,64 @@ class ScorerPool:
 def _fail(item: _Waiting, error: ActorError) -> None:
     if not item.score.done():
         item.score.set_exception(error)
+
+
+class ScorerPool(BatchingPool):
+    """Scorers of one scalar-head model."""
+
+    async def score(self, prompt_ids: Tokens, completion_ids: Tokens) -> float:
+        """The model's score of one answer. Raises ActorError if it cannot be had."""
+        return float(await self.ask((prompt_ids, completion_ids)))
+
+    def _start_actor(self) -> Any:
+        return _start_torch(Scorer, self._model, self._config)
+
+
+class ComparerPool(BatchingPool):
+    """Comparers by one discriminator."""
+
+    who = "comparer"
+
+    async def compare(self, prompt: str, answer: str, other: str) -> float | TooLong:
+        """How much better the first answer is. Raises ActorError if it cannot be had."""
+        return await self.ask((prompt, answer, other))
+
+    def _start_actor(self) -> Any:
+        return _start_torch(Comparer, self._model, self._config)
+
+
+class JudgePool(BatchingPool):
+    """Judges of one language model."""
+
+    who = "judge"
+
+    def __init__(self, model: Path, config: ScorersConfig, term: JudgeTermConfig) -> None:
+        super().__init__(model, config)
+        self._term = term
+
+    async def compare(self, prompt: str, answer: str, other: str) -> float | TooLong:
+        """How much better the first answer is. Raises ActorError if it cannot be had."""
+        return await self.ask((prompt, answer, other))
+
+    def _start_actor(self) -> Any:
+        engine, resources = self._config.judge, self._config.judge_resources
+        return start_actor(
+            Judge,
+            self._term,
+            engine,
+            str(self._model),
+            num_cpus=resources["CPU"],
+            num_gpus=resources.get("GPU", 0.0),
+            runtime_env={"env_vars": engine_environment(engine.device)},
+        )
+
+
+def _start_torch(kind: type, model: Path, config: ScorersConfig) -> Any:
+    return start_actor(
+        kind,
+        str(model),
+        ScoringConfig(config.compute, config.row_tokens, config.threads),
+        num_cpus=config.num_cpus,
+        num_gpus=config.num_gpus,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
+    )

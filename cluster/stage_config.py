@@ -7,7 +7,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from actors.comparison import ComparingTermConfig, ComparisonTermConfig, JudgeTermConfig
+from actors.compiler import CompilerTermConfig
 from actors.rewards import (
+    COMPILING_TERMS,
+    WITHOUT_VERDICT,
     AllPassedConfig,
     CompileErrorConfig,
     ExecutionTermConfig,
@@ -27,7 +31,7 @@ from learner.config import (
     PPOConfig,
     SFTConfig,
 )
-from learner.scalar_config import RewardModelConfig
+from learner.scalar_config import DiscriminatorConfig, RewardModelConfig
 from problems.synthetic import CorpusConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -98,7 +102,9 @@ class SFTStage(StageBase):
         return self
 
 
-RewardTermConfig = Annotated[ExecutionTermConfig | RewardModelTermConfig, Field(discriminator="kind")]
+RewardTermConfig = Annotated[
+    ExecutionTermConfig | RewardModelTermConfig | CompilerTermConfig | ComparingTermConfig, Field(discriminator="kind")
+]
 
 
 class FilterChoiceConfig(Settings):
@@ -178,10 +184,21 @@ class PPOStage(StageBase):
 
     @model_validator(mode="after")
     def _what_is_paid_is_executed(self) -> Self:
-        paying = [term.kind for term in self.rewards if term.kind not in ("length_cut", "reward_model")]
+        paying = [term.kind for term in self.rewards if term.kind not in WITHOUT_VERDICT]
         if paying and self.execute_share < 1:
             raise ValueError(
                 f"execute_share is {self.execute_share}, but the reward term {paying[0]} needs every verdict"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cut_programs_earn_less_than_refused_ones(self) -> Self:
+        kinds = [term.kind for term in self.rewards]
+        compiling = [kind for kind in kinds if kind in COMPILING_TERMS]
+        if compiling and "length_cut" not in kinds:
+            raise ValueError(
+                f"rewards: {compiling[0]} says nothing of a completion that the token limit cut, which would earn more "
+                "than a program that does not compile: name length_cut too"
             )
         return self
 
@@ -267,6 +284,31 @@ class RewardModelStage(StageBase):
         return pairs
 
 
+class DiscriminatorStage(StageBase):
+    """Trains RLCF's discriminator: samples a model, keeps what compiles, and sets it against the references."""
+
+    kind: Literal["discriminator"] = "discriminator"
+    model: str
+    """Model to sample: ``stage:NAME``, a folder, or a hub's id."""
+    encoder: str
+    """Where the discriminator begins: any encoder or decoder of transformers (``stage:NAME``, a folder, or a hub's id;
+    CodeBERT in the paper), or an earlier discriminator."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """Whose references are compared with; never those of an evaluation."""
+    samples: int = Field(default=1, ge=1)
+    """Programs sampled for each problem."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How they are sampled."""
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)
+    """About this share of the problems keep their pairs out of the training, to judge the discriminator by."""
+    held_out_seed: int = Field(default=0, ge=0)
+    """Which problems these are."""
+    train: DiscriminatorConfig = DiscriminatorConfig()
+    """The trainer's settings."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+
+
 class EvaluateStage(StageBase):
     """Pass@1, sampled and greedy, with intervals; compared with an earlier evaluation where one is named."""
 
@@ -322,7 +364,8 @@ class MineStage(StageBase):
 
 
 Stage = Annotated[
-    SFTStage | CollectStage | RewardModelStage | PPOStage | MineStage | EvaluateStage, Field(discriminator="kind")
+    SFTStage | CollectStage | RewardModelStage | DiscriminatorStage | PPOStage | MineStage | EvaluateStage,
+    Field(discriminator="kind"),
 ]
 
 
@@ -339,6 +382,13 @@ def scored_by(stage: Stage) -> str | None:
             return None
 
 
+def compared_by(stage: Stage) -> list[ComparisonTermConfig | JudgeTermConfig]:
+    """The terms by which a stage compares programs with references."""
+    if not isinstance(stage, PPOStage):
+        return []
+    return [term for term in stage.rewards if isinstance(term, ComparisonTermConfig | JudgeTermConfig)]
+
+
 def stage_references(stage: Stage) -> list[tuple[str, str]]:
     """(field, stage name) of each earlier stage that ``stage`` takes something from."""
     match stage:
@@ -348,11 +398,14 @@ def stage_references(stage: Stage) -> list[tuple[str, str]]:
             named = [
                 ("policy", stage.policy),
                 *(("reward_model", term.model) for term in stage.rewards if isinstance(term, RewardModelTermConfig)),
+                *(("comparison" if term.kind == "comparison" else "model", term.model) for term in compared_by(stage)),
             ]
         case EvaluateStage():
             named = [("model", stage.model), ("rerank", stage.rerank)]
         case CollectStage():
             named = [("model", stage.model)]
+        case DiscriminatorStage():
+            named = [("model", stage.model), ("encoder", stage.encoder)]
         case RewardModelStage():
             named = [("base", stage.base), ("earlier", stage.earlier), *(("pairs", name) for name in stage.pairs)]
         case MineStage():

@@ -25,7 +25,7 @@ PACKED_ATTENTION = "crucible_packed"
 _UNSUPPORTED = ("softcap", "s_aux", "position_bias")  # would change the result silently if ignored
 
 
-def causal_attention(
+def rows_attention(
     query: Float[Tensor, "1 H T D"],
     key: Float[Tensor, "1 K T D"],
     value: Float[Tensor, "1 K T E"],
@@ -34,8 +34,9 @@ def causal_attention(
     scale: float | None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    causal: bool = True,
 ) -> Float[Tensor, "1 T H E"]:
-    """Causal attention within each of the row's trajectories.
+    """Attention within each of the row's trajectories.
 
     H query heads, K key-value heads (H a multiple of K), T tokens of the row, D and E widths of a head.
 
@@ -47,6 +48,7 @@ def causal_attention(
         scale: of the scores; None: 1/sqrt(D).
         dropout: probability of dropping a weight.
         sliding_window: a token sees this many tokens, itself included; None: all before it.
+        causal: a token sees none behind it; False for encoders.
     """
     parts = zip(*(x.split(list(lengths), dim=2) for x in (query, key, value)), strict=True)
     outputs: list[Tensor] = []
@@ -54,14 +56,14 @@ def causal_attention(
     for one_query, one_key, one_value in parts:
         num_tokens = one_query.shape[2]
         band = None
-        if sliding_window is not None and num_tokens > sliding_window:
+        if causal and sliding_window is not None and num_tokens > sliding_window:
             distance = torch.arange(num_tokens, device=query.device)
             distance = distance[:, None] - distance[None, :]
             band = (distance >= 0) & (distance < sliding_window)
         outputs.append(
             F.scaled_dot_product_attention(
                 one_query, one_key, one_value, attn_mask=band, dropout_p=dropout,
-                is_causal=band is None, scale=scale, enable_gqa=grouped,
+                is_causal=causal and band is None, scale=scale, enable_gqa=grouped,
             )
         )  # fmt: skip
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
@@ -79,7 +81,7 @@ def packed_attention(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The function that transformers calls in place of its own; see ``causal_attention``."""
+    """The function that transformers calls in place of its own; see ``rows_attention``."""
     if packed_lengths is None:
         raise ValueError(
             f"{type(module).__name__}: no packed_lengths reached the attention; this model takes packed rows"
@@ -89,9 +91,13 @@ def packed_attention(
     for name in _UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise ValueError(f"{type(module).__name__}: attention argument {name!r} is not supported on packed rows")
-    output = causal_attention(
-        query, key, value, lengths=packed_lengths, scale=scaling, dropout=dropout, sliding_window=sliding_window
-    )
+    causal = bool(getattr(module, "is_causal", True))
+    if not causal and sliding_window is not None:
+        raise ValueError(f"{type(module).__name__}: an encoder's sliding window is not supported on packed rows")
+    output = rows_attention(
+        query, key, value, lengths=packed_lengths, scale=scaling, dropout=dropout, sliding_window=sliding_window,
+        causal=causal,
+    )  # fmt: skip
     return output, None
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -21,6 +22,7 @@ from transformers import (
 from learner.attention import PACKED_ATTENTION, register_packed_attention
 from learner.config import NewModelConfig
 from learner.errors import ModelRefusedError, TokenizerMismatchError
+from learner.policy import first_position
 
 _EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
 # fields by which an architecture changes its logits after the output layer, with the value that changes nothing
@@ -74,6 +76,29 @@ def load_causal_lm(folder: str | Path, *, dtype: torch.dtype = torch.float32) ->
     refuse_unsupported(config)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return for_packed_rows(model)
+
+
+def load_backbone(folder: str | Path, *, max_tokens: int) -> PreTrainedModel:
+    """The body of any encoder or decoder in a folder, for packed rows: what a scalar head is put on.
+
+    Raises:
+        ModelRefusedError: as ``load_causal_lm``, or the model has fewer than ``max_tokens`` positions.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise ModelRefusedError(f"no Hugging Face model at {str(folder)!r}: {error}") from error
+    if any(name.endswith("ForCausalLM") for name in config.architectures or ()):
+        backbone: Any = load_causal_lm(folder).base_model
+    else:
+        refuse_unsupported(config)
+        backbone = for_packed_rows(AutoModel.from_pretrained(folder, dtype=torch.float32))
+    positions = getattr(config, "max_position_embeddings", max_tokens) - first_position(backbone)
+    if positions < max_tokens:
+        raise ModelRefusedError(
+            f"the model at {str(folder)!r} has {positions} positions, fewer than max_tokens {max_tokens}: lower it"
+        )
+    return backbone
 
 
 def load_tokenizer(folder: str | Path, model: PreTrainedModel) -> Any:

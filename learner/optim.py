@@ -15,7 +15,7 @@ from learner.config import OptimizerConfig
 from learner.parallel import local, whole
 from learner.placement import HOST, Place
 
-HEAD_PREFIX = "score."  # of learner.scalar_head
+HEAD_PREFIXES = ("score.", "score_hidden.")  # of learner.scalar_head
 
 
 def learning_rate_factor(config: OptimizerConfig, *, step: int, progress: float) -> float:
@@ -175,7 +175,7 @@ def _parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[st
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((parameter.ndim >= 2, name.startswith(HEAD_PREFIX)), []).append(parameter)
+            groups.setdefault((parameter.ndim >= 2, name.startswith(HEAD_PREFIXES)), []).append(parameter)
     return [
         {
             "params": parameters,

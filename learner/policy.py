@@ -71,12 +71,19 @@ def hidden_states(backbone: nn.Module, row: PackedRow, compute: ComputeConfig) -
     with torch.autocast(row.input_ids.device.type, dtype=torch.bfloat16, enabled=half):
         output = backbone(
             input_ids=row.input_ids[None],
-            position_ids=row.position_ids[None],
+            position_ids=row.position_ids[None] + first_position(backbone),
             use_cache=False,
             packed_lengths=row.lengths,
         )
     hidden = output.last_hidden_state[0]
     return hidden.bfloat16() if half else hidden
+
+
+def first_position(backbone: nn.Module) -> int:
+    """Position of a sequence's first token: RoBERTa and its kin count from behind the padding's id, others from 0."""
+    embeddings = getattr(backbone, "embeddings", None)
+    counts_anew = hasattr(embeddings, "create_position_ids_from_input_ids")
+    return int(getattr(embeddings, "padding_idx", 0)) + 1 if counts_anew else 0
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ No torch here, as in ``learner.config``.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from learner.config import ComputeConfig, NonNegativeFloat, OptimizerConfig, Settings
@@ -36,3 +38,23 @@ class RewardModelConfig(ScalarTrainingConfig):
     """The better answer must score higher by this much (Llama 2, arXiv 2307.09288); 0: plain Bradley-Terry."""
     centring: NonNegativeFloat = 0.0
     """Weight of (score sum of a pair)^2, which keeps scores near zero (arXiv 2312.09244); 0: scores float freely."""
+
+
+class DiscriminatorConfig(ScalarTrainingConfig):
+    """RLCF's comparison model g(x, y0, y1) = tanh(s(x, y0) - s(x, y1)) on pairs of a generated program and a reference.
+
+    What is not marked otherwise is ours: the paper gives the form of g and no more.
+    """
+
+    epochs: int = Field(default=2, ge=1)
+    """Passes over the pairs."""
+    loss: Literal["logistic", "squared"] = "logistic"
+    """See learner.comparison_loss."""
+    hidden_layer: bool = True
+    """The head is an MLP of one hidden layer of the backbone's width (RLCF's), or False: a linear layer."""
+    max_tokens: int = Field(default=512, ge=16)
+    """Most tokens of prompt and program that are read at once; at most what the model has positions for (CodeBERT:
+    512)."""
+    long_programs: Literal["refuse", "window"] = "refuse"
+    """A longer program is not compared, and counted; or read in windows of ``max_tokens``, each with the prompt before
+    it, and its score is the mean over them. Nothing is ever cut."""

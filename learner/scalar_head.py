@@ -32,21 +32,31 @@ KIND_FILE = "scalar_head.json"
 
 
 class ScalarHeadModel(nn.Module):
-    """Backbone ``model`` and head ``score``; one number for each token."""
+    """Backbone ``model`` and head ``score``; one number for each token.
 
-    def __init__(self, backbone: Any, compute: ComputeConfig = PLAIN) -> None:
+    ``hidden_layer`` puts a layer of the backbone's width between the two, so that the head is an MLP:
+    score(tanh(score_hidden(h))). Its first weights depend on nothing.
+    """
+
+    def __init__(self, backbone: Any, compute: ComputeConfig = PLAIN, *, hidden_layer: bool = False) -> None:
         super().__init__()
         self.compute = compute
         self.model: PreTrainedModel = backbone
-        self.score = nn.Linear(backbone.config.hidden_size, 1).to(backbone.dtype)
+        width = backbone.config.hidden_size
+        self.score = nn.Linear(width, 1).to(backbone.dtype)
+        self.score_hidden: nn.Linear | None = None
+        if hidden_layer:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                self.score_hidden = nn.Linear(width, width).to(backbone.dtype)
         with torch.no_grad():
             self.score.weight.zero_()
             self.score.bias.zero_()
 
     @staticmethod
-    def from_causal_lm(model: PreTrainedModel, *, bias: float = 0.0) -> ScalarHeadModel:
+    def from_causal_lm(model: PreTrainedModel, *, bias: float = 0.0, hidden_layer: bool = False) -> ScalarHeadModel:
         """A copy of a causal LM's backbone under a head that says ``bias`` for everything."""
-        scalar = ScalarHeadModel(copy.deepcopy(model.base_model).requires_grad_(True))
+        scalar = ScalarHeadModel(copy.deepcopy(model.base_model).requires_grad_(True), hidden_layer=hidden_layer)
         scalar.set_bias(bias)
         return scalar
 
@@ -60,7 +70,9 @@ class ScalarHeadModel(nn.Module):
             )
         config = AutoConfig.from_pretrained(folder)
         refuse_unsupported(config)
-        scalar = ScalarHeadModel(for_packed_rows(AutoModel.from_config(config, dtype=dtype)))
+        told = json.loads((folder / KIND_FILE).read_text())
+        backbone = for_packed_rows(AutoModel.from_config(config, dtype=dtype))
+        scalar = ScalarHeadModel(backbone, hidden_layer=told.get("hidden_layer", False))
         scalar.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return scalar
 
@@ -71,7 +83,8 @@ class ScalarHeadModel(nn.Module):
         self.model.config.save_pretrained(folder)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        (folder / KIND_FILE).write_text(json.dumps({"head": "score", "backbone_prefix": "model"}) + "\n")
+        told = {"head": "score", "backbone_prefix": "model", "hidden_layer": self.score_hidden is not None}
+        (folder / KIND_FILE).write_text(json.dumps(told) + "\n")
 
     def set_bias(self, bias: float) -> None:
         """The head's constant."""
@@ -85,8 +98,10 @@ class ScalarHeadModel(nn.Module):
         The score of a whole sequence is that of its last token: ``out[row.ends]``.
         """
         weight, bias = self.score.weight, self.score.bias
-        hidden = hidden_states(self.model, row.to(weight.device), self.compute)
-        return (torch.mv(hidden.to(weight.dtype), weight[0]) + bias).cpu()
+        hidden = hidden_states(self.model, row.to(weight.device), self.compute).to(weight.dtype)
+        if self.score_hidden is not None:
+            hidden = torch.tanh(self.score_hidden(hidden))
+        return (torch.mv(hidden, weight[0]) + bias).cpu()
 
     def compute_as(self, compute: ComputeConfig) -> ScalarHeadModel:
         """Sets precision and memory; returns itself."""

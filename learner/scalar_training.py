@@ -66,13 +66,11 @@ class ScalarTrainer:
     ) -> None:
         """
         Raises:
-            ValueError: no examples, or examples of different numbers of sequences.
+            ValueError: no examples.
             TooLongError: an example that does not fit into one row.
         """
         if not examples:
             raise ValueError("no examples to train on")
-        if len({len(example) for example in examples}) != 1:
-            raise ValueError("examples must all have the same number of sequences")
         for example in examples:
             check_length(example[0], config.row_tokens - sum(other.num_tokens for other in example[1:]))
         self.config = config

@@ -40,11 +40,13 @@ class Extraction:
         program: source to run, as bytes.
         segments: which bytes of the completion stand where in it, ascending and disjoint.
         rule: which rule of extraction applied, such as ``continue``, ``block``, ``bare`` or ``no-code``.
+        num_blocks: code blocks in the completion, where they were looked for.
     """
 
     program: bytes
     segments: tuple[Segment, ...]
     rule: str
+    num_blocks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,10 @@ class ByteMap:
 
         A token that spans two lines belongs to both.
         """
-        start, end = self._line_bounds(line)
+        return self.tokens_of_bytes(*self._line_bounds(line))
+
+    def tokens_of_bytes(self, start: int, end: int) -> range:
+        """Tokens that wrote at least one of the program's bytes [start, end); empty where the completion wrote none."""
         touched: list[int] = []
         for segment in self.segments:
             low = max(start, segment.program_start)

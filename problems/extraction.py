@@ -11,6 +11,7 @@ that was left open. A program of blanks alone has the rule ``no-code``.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from problems.bytemap import Extraction, Segment
 from problems.problem import CompletionStyle, Problem
@@ -48,7 +49,7 @@ def extract_program(problem: Problem, completion: bytes) -> Extraction:
     tags = _TAGS.get(problem.language, {problem.language.encode()}) | {b""}
     matching = [block for block in blocks if block[0] in tags]
     _, start, end = (matching or blocks)[-1]
-    return _cut(completion, start, end, "block" if matching else "foreign-block")
+    return replace(_cut(completion, start, end, "block" if matching else "foreign-block"), num_blocks=len(blocks))
 
 
 def _cut(completion: bytes, start: int, end: int, rule: str) -> Extraction:

@@ -13,6 +13,7 @@ from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.stage_config import EvaluateStage
+from cluster.stages.measures import measures_of
 from cluster.stages.rerank import check_reranker, rerank, table_row
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion
@@ -80,6 +81,13 @@ def _summary(
         summary[key] = asdict(estimate)
         summary[f"{key}_infrastructure_errors"] = unknown
         context.metrics.log(stage.name, 0, {f"evaluate/{key}": estimate.mean})
+        kind = key.removesuffix("_pass_at_1")
+        summary[kind] = measures_of(measured)
+        shares = {what: summary[kind][what]["mean"] for what in ("compiles", "executes", "passes") if summary[kind]}
+        context.metrics.log(stage.name, 0, {f"evaluate/{kind}_{what}": share for what, share in shares.items()})
+        context.panel.say(
+            f"{stage.name}, {kind}: " + ", ".join(f"{what} {share:.1%}" for what, share in shares.items())
+        )
     write_atomically(folder.root / _RESULTS, json.dumps(results))
     if stage.compare_with is not None:
         earlier = json.loads((context.folder.stage(stage.compare_with).root / _RESULTS).read_text())

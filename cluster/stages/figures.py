@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean, pstdev
 from typing import Any
 
 from actors.generator import GeneratorStats
@@ -47,11 +49,28 @@ def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str
         "executor/executed_total": float(executors.executed),
         "executor/cached_total": float(executors.cached),
         "executor/retried_total": float(executors.retried),
+        **event_shares([entry for group in step_input.groups for entry in group.entries]),
         "time/wait_groups_s": step_input.waits.for_groups_s,
         "time/train_s": step_input.waits.training_s,
         "time/push_s": step_input.waits.pushing_s,
         "time/step_s": step_input.waits.wall_s,
     }
+
+
+def event_shares(entries: Sequence[JournalEntry]) -> dict[str, float]:
+    """Share of the trajectories with each kind of event that has a name of two parts.
+
+    ``compiler.type_mismatch`` is counted as ``compiler/type_mismatch``; of what a term compares, ``comparison/mean``
+    and ``comparison/spread`` say how much it came to.
+    """
+    count = max(len(entries), 1)
+    named = Counter(name for entry in entries for name in {event.term for event in entry.trajectory.events})
+    figures = {name.replace(".", "/", 1): number / count for name, number in named.items() if "." in name}
+    for term in ("comparison", "judge"):
+        values = [e.value for entry in entries for e in entry.trajectory.events if e.term == f"{term}.compared"]
+        if values:
+            figures |= {f"{term}/mean": fmean(values), f"{term}/spread": pstdev(values)}
+    return figures
 
 
 def is_judged(entry: JournalEntry) -> bool:

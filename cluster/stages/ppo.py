@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors.rewards import RewardModelTermConfig, build_terms, normalised_within_prompt
+from actors.checking import COMPILED_LANGUAGES
+from actors.rewards import COMPILING_TERMS, RewardModelTermConfig, TermSources, build_terms, normalised_within_prompt
 from actors.trainer import StepReport
 from cluster.background import background
 from cluster.context import RunContext
@@ -23,7 +24,8 @@ from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
-from cluster.stage_config import PPOStage
+from cluster.stage_config import PPOStage, ProblemSource
+from cluster.stages.comparing import Comparisons
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
 from cluster.stream import Draw, Stream, stream_of
@@ -31,6 +33,7 @@ from cluster.trainer import TRAINER, TrainerGroup
 from learner.checkpoint_writer import prune
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
+from problems.problem import Problem
 
 _LAST_SAVE_TIMEOUT_S = 60.0  # what spot nodes give is 30 to 120 s
 _HELD_OUT_SHARE = 0.1  # of the warm-up's groups: by problem, so that nothing of them was trained on
@@ -40,12 +43,14 @@ _CHOICE = ".filter"
 
 async def train_policy(context: RunContext, stage: PPOStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
     """Runs the stage from its last checkpoint, or from the start, to its end; returns the manifest's figures."""
-    parts, reward = _prepare(context, stage)
+    parts, reward = _prepare(context, stage, folder)
     reward.start()
+    parts.comparisons.start()
     try:
         stage = await _with_chosen_filter(context, stage, folder, parts, lineage)
         await _train_through_losses(context, stage, folder, lineage, parts)
     finally:
+        await parts.comparisons.stop()
         await reward.stop()
     return {name: value for name, value in context.metrics.latest[stage.name].values.items() if value == value}
 
@@ -79,22 +84,40 @@ class _Parts:
     rollout: Rollout
     stream: Stream
     watch: RewardWatch | None
+    comparisons: Comparisons
 
 
-def _prepare(context: RunContext, stage: PPOStage) -> tuple[_Parts, LearnedReward]:
+def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder) -> tuple[_Parts, LearnedReward]:
     model = context.model_path(stage.policy)
     loaded = context.tokenizer(model)
     reward = LearnedReward(context, stage)
-    rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards, reward.ask), execute_cut=False)
+    comparisons = Comparisons(context, stage, folder)
+    sources = TermSources(reward.ask, context.check, comparisons.compare, comparisons.judge)
+    rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards, sources), execute_cut=False)
     sets = [
-        ([problem for problem in problems_of([source]) if rollout.fits(problem)], source.weight)
+        ([problem for problem in _compiled(context, stage, source) if rollout.fits(problem)], source.weight)
         for source in stage.problems
     ]
     if not any(kept for kept, _ in sets):
         limit = stage.sampling.max_prompt_tokens
         raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
     watch = RewardWatch(stage.choose_filter.candidates if stage.choose_filter else ()) if reward.is_there else None
-    return _Parts(model, rollout, stream_of(sets, context.config.seed), watch), reward
+    return _Parts(model, rollout, stream_of(sets, context.config.seed), watch, comparisons), reward
+
+
+def _compiled(context: RunContext, stage: PPOStage, source: ProblemSource) -> list[Problem]:
+    """The problems of a source; where the reward is a compiler's, those of languages that have none are left out."""
+    problems = problems_of([source])
+    if not any(term.kind in COMPILING_TERMS for term in stage.rewards):
+        return problems
+    kept = [problem for problem in problems if problem.language in COMPILED_LANGUAGES]
+    if not kept:
+        raise ConfigError(
+            f"stages.{stage.name}.problems: {source.spec!r} has no problem in {' or '.join(COMPILED_LANGUAGES)}, and "
+            "no other language has a compiler's reward"
+        )
+    context.metrics.log(stage.name, 0, {"compiler/no_compiler_prompts": float(len(problems) - len(kept))})
+    return kept
 
 
 async def _with_chosen_filter(
@@ -145,7 +168,7 @@ class _Job:
         self.folder = folder
         self.lineage = lineage
         self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
-        self.watch = parts.watch
+        self.watch, self.comparisons = parts.watch, parts.comparisons
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
@@ -196,6 +219,7 @@ class _Job:
             ),
         )
         parent = WeightsVersion.parse(checkpoint.name) if checkpoint else None
+        self.comparisons.rewind(parent.step if parent else 0)
         self.ledger.start(self.lineage, parent)
         if parent is None:
             version = self.version = WeightsVersion(self.lineage, 0)
@@ -291,6 +315,7 @@ class _Job:
         figures = self.report.metrics | rollout_figures(step_input, self.context.executors.stats)
         if self.watch is not None:
             figures |= self.watch.step(step_input.groups)
+        figures |= await self.comparisons.step(version.step, step_input.groups)
         shares = shares_of(step_input.waits, await self.context.generators.stats())
         figures |= {f"share/{who}/{what}": share for who, parts in shares.items() for what, share in parts.items()}
         self.context.metrics.log(self.stage.name, version.step, figures)

@@ -15,8 +15,18 @@ from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.placement import WITHOUT_EXECUTION
 from cluster.run_folder import Finished, RunFolder, digest
-from cluster.stage_config import CollectStage, EvaluateStage, MineStage, PPOStage, RewardModelStage, SFTStage, Stage
+from cluster.stage_config import (
+    CollectStage,
+    DiscriminatorStage,
+    EvaluateStage,
+    MineStage,
+    PPOStage,
+    RewardModelStage,
+    SFTStage,
+    Stage,
+)
 from cluster.stages.collect import collect
+from cluster.stages.discriminator import fit_discriminator
 from cluster.stages.evaluate import evaluate
 from cluster.stages.mine import mine
 from cluster.stages.ppo import train_policy
@@ -63,6 +73,8 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
             figures = await fit_reward_model(context, stage, folder)
         case PPOStage():
             figures = await train_policy(context, stage, folder, lineage)
+        case DiscriminatorStage():
+            figures = await fit_discriminator(context, stage, folder, lineage)
         case MineStage():
             figures = await mine(context, stage, folder, lineage)
         case EvaluateStage():

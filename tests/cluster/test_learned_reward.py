@@ -11,6 +11,7 @@ from actors.rewards import (
     LengthCutConfig,
     RewardModelTerm,
     RewardModelTermConfig,
+    TermSources,
     build_terms,
     normalised_within_prompt,
 )
@@ -127,7 +128,7 @@ def test_the_term_pays_weight_times_the_score_and_a_fault_is_no_reward() -> None
     async def ask(prompt_ids, completion_ids):
         return Failed("scorer-0 died") if completion_ids[1] == 5 else float(prompt_ids[1] + completion_ids[0])
 
-    (term,) = build_terms([RewardModelTermConfig(model="stage:rm", weight=2.0)], ask)
+    (term,) = build_terms([RewardModelTermConfig(model="stage:rm", weight=2.0)], TermSources(ask))
     assert isinstance(term, RewardModelTerm)
     attempts = [Attempt(PROBLEM, trajectory(None, None, sample), None, None, None) for sample in (0, 1)]
     paid, failed = asyncio.run(term.score(attempts))

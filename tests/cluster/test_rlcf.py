@@ -1,0 +1,154 @@
+"""RLCF in stages: its settings, the pairs of a discriminator, and the measures of an evaluation."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from actors.compiler import CompilerTerm, CompilerTermConfig
+from cluster.config import RunConfig
+from cluster.evaluation import evaluation_of
+from cluster.journal import JournalEntry, read_journal, write_journal
+from cluster.recipe import load_recipe
+from cluster.rollout import Group
+from cluster.stages.discriminator import pairs_of, with_sound_references
+from cluster.stages.figures import event_shares
+from cluster.stages.measures import measures_of
+from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
+from problems.identity import TrajectoryId, WeightsVersion
+from problems.problem import CompletionStyle, Problem
+from sandbox.verdict import Diagnostic, Outcome, Verdict
+
+HEAD = "class S { static int f(int a) {\n"
+PROBLEM = Problem("p", "java", HEAD, CompletionStyle.CONTINUE, {}, reference_completions=("return a + a; } }",))
+
+
+def entry(own: str, *terms: tuple[str, float], outcome: str = "", sample: int = 0, error: str = "") -> JournalEntry:
+    turn = Turn(
+        np.array([1], np.int32), np.array([2], np.int32), np.ones(1, np.bool_), np.full(1, -0.5, np.float32),
+        (VersionSpan(WeightsVersion(0, 0), 0, 1),), FinishReason.STOP,
+    )  # fmt: skip
+    events = tuple(RewardEvent(*term) for term in terms)
+    trajectory = Trajectory(TrajectoryId("r", "s", 0, "p", sample), 0, (turn,), events)
+    return JournalEntry(trajectory, (HEAD + own).encode(), outcome, compile_error=error)
+
+
+def recipe(**ppo) -> RunConfig:
+    problems = [{"spec": "synthetic:split=train,count=3,language=java"}]
+    stages = [
+        {"kind": "sft", "name": "base"},
+        {"kind": "discriminator", "name": "d", "model": "stage:base", "encoder": "stage:base", "problems": problems},
+        {"kind": "ppo", "name": "ppo", "policy": "stage:base", "problems": problems, **ppo},
+    ]
+    return RunConfig.model_validate({"name": "r", "stages": stages})
+
+
+def test_terms_that_compile_need_no_execution_but_a_word_on_cut_programs():
+    both = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d"}]
+    config = recipe(rewards=[*both, {"kind": "length_cut", "value": -1.0}], execute_share=0.0)
+    assert [term.kind for term in config.stages[2].rewards] == ["compiler", "comparison", "length_cut"]
+    with pytest.raises(ValueError, match="compiler says nothing of a completion that the token limit cut"):
+        recipe(rewards=both)
+    with pytest.raises(ValueError, match="'base' is no earlier stage of kind discriminator"):
+        recipe(rewards=[{"kind": "comparison", "model": "stage:base"}, {"kind": "length_cut"}])
+
+
+@pytest.mark.parametrize("name", ["rlcf.yaml", "rlcf_sft.yaml", "rlcf_codegen_350m.yaml"])
+def test_the_recipes_are_read(name):
+    folder = Path(__file__).parents[2] / "recipes"
+    assert load_recipe(folder / name).stages
+
+
+async def test_problems_without_a_sound_reference_make_no_pairs_and_are_counted():
+    async def check(program):
+        bad = b"bad" in program.source
+        found = (Diagnostic("compiler.err.expected", "", 1, 1),) if bad else ()
+        return Verdict(Outcome.COMPILE_ERROR if bad else Outcome.PASSED, 1, diagnostics=found)
+
+    rules = CompilerTermConfig()
+    missing = Problem("q", "java", HEAD, CompletionStyle.CONTINUE, {})
+    broken = Problem("b", "java", HEAD, CompletionStyle.CONTINUE, {}, reference_completions=("bad",))
+    kept, left_out = await with_sound_references(CompilerTerm(rules, rules.checker(check)), [PROBLEM, missing, broken])
+    assert [problem.id for problem in kept] == ["p"]
+    assert left_out == {"no_reference": 1, "bad_reference": 1}
+
+
+def test_pairs_are_of_programs_that_compile_once_each_and_never_of_the_reference_itself():
+    compiles = ("compiler.compiles", 0.0)
+    entries = (
+        entry("return a * 2; } }", compiles),
+        entry("return a * 2; } }  \n", compiles, sample=1),
+        entry("return  a + a; } }\n", compiles, sample=2),
+        entry("return b; } }", ("compiler.unresolved_symbol", -1.0), sample=3),
+    )
+    pairs, num_same = pairs_of([Group(0, PROBLEM, entries)])
+    assert [(pair.problem_id, pair.prompt, pair.generated, pair.reference) for pair in pairs] == [
+        ("p", HEAD, "return a * 2; } }\n", "return a + a; } }\n")
+    ]
+    assert num_same == 1
+
+
+def test_events_are_counted_by_trajectory_and_comparisons_by_what_they_came_to():
+    entries = [
+        entry("", ("compiler.syntax", -0.5), ("compiler.syntax", -0.5), ("compiler.outside", 0.0)),
+        entry("", ("compiler.compiles", 0.0), ("comparison.compared", 0.5)),
+        entry("", ("compiler.compiles", 0.0), ("comparison.compared", -0.1)),
+        entry("", ("length_cut", -1.0)),
+    ]
+    assert event_shares(entries) == pytest.approx({
+        "compiler/syntax": 0.25, "compiler/outside": 0.25, "compiler/compiles": 0.5, "comparison/compared": 0.5,
+        "comparison/mean": 0.2, "comparison/spread": 0.3,
+    })  # fmt: skip
+
+
+def test_the_three_measures_by_hand(tmp_path):
+    entries = [
+        entry("return a; } }", outcome="passed"),
+        entry("return a; } } // no", outcome="wrong_answer", sample=1),
+        entry("return a; } }", outcome="runtime_error", sample=2),
+        entry("return b; } }", outcome="compile_error", sample=3, error="unresolved_symbol"),
+        entry("return b; } }", outcome="infrastructure_error", sample=4),
+    ]
+    path = write_journal(tmp_path, WeightsVersion(0, 0), entries)
+    assert [one.compile_error for one in read_journal(path)] == ["", "", "", "unresolved_symbol", ""]
+    figures = measures_of([Group(0, PROBLEM, tuple(read_journal(path)))])
+    assert {name: figures[name]["mean"] for name in ("compiles", "executes", "passes")} == {
+        "compiles": 0.75, "executes": 0.5, "passes": 0.25,
+    }  # fmt: skip
+    assert figures["compile_errors"] == {"unresolved_symbol": 1}
+    assert figures["code_tokens"] == 5
+    assert measures_of([]) == {}
+
+
+async def test_a_stages_comparisons_go_back_with_its_checkpoint(tmp_path, monkeypatch):
+    from cluster.stages import comparing
+    from learner.scalar_config import DiscriminatorConfig
+
+    monkeypatch.setattr(comparing, "read_config", lambda _: DiscriminatorConfig())
+    rewards = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d", "refresh_every_steps": 5}]
+    config = recipe(rewards=[*rewards, {"kind": "length_cut"}])
+    context = SimpleNamespace(config=config, model_path=lambda reference: tmp_path / reference)
+    folder = tmp_path / "ppo"
+    for step in (5, 10, 15):
+        (folder / "discriminators" / f"step-{step:06d}").mkdir(parents=True)
+    (folder / "discriminators" / "step-000020.partial").mkdir()
+    made = comparing.Comparisons(context, config.stages[2], SimpleNamespace(root=folder))
+    made.rewind(12)
+    assert made._comparers is not None
+    assert made._comparers._model.name == "step-000010"
+    assert sorted(path.name for path in (folder / "discriminators").iterdir()) == ["step-000005", "step-000010"]
+    made.rewind(0)
+    assert made._comparers._model == tmp_path / "stage:d"
+
+
+def test_an_evaluation_of_its_own_has_room_for_prompt_and_answer_and_the_languages_asked_for(tmp_path):
+    spec = {"spec": "synthetic:split=test,count=2,depth=2-3,seed=12,language=java"}
+    stage = {"model": str(tmp_path), "problems": [spec], "samples": 1, "greedy": False}
+    sampling = {"max_new_tokens": 100, "max_prompt_tokens": 50}
+    config = evaluation_of({**stage, "sampling": sampling}, ["folder=/x", "generators.engine.dtype=float32"])
+    assert config.generators.engine.max_model_len == 150
+    assert config.generators.engine.dtype == "float32"
+    assert config.executors.sandbox.languages == ("java",)
+    same = evaluation_of({**stage, "sampling": sampling}, [])
+    assert config.name == same.name != evaluation_of({**stage, "samples": 2, "sampling": sampling}, []).name
