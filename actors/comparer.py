@@ -48,7 +48,8 @@ class Comparer:
         unknown = [text for text in texts if text not in self._references]
         answers = [(prompt, answer) for prompt, answer, _ in comparisons]
         scores = scores_of_texts(self._model, self._reader, [*answers, *unknown], self._row_tokens).tolist()
-        references = self._references | dict(zip(unknown, scores[len(answers) :], strict=True))
+        references = {text: self._references[text] for text in texts if text in self._references}
+        references |= dict(zip(unknown, scores[len(answers) :], strict=True))
         found = [
             _compared(score, references[prompt, other])
             for score, (prompt, _, other) in zip(scores[: len(answers)], comparisons, strict=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks import performance, quickstart
+from benchmarks import performance, quickstart, rlcf
 from benchmarks.experiment import ARMS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
@@ -33,6 +33,17 @@ difference is over problems, paired, 95 %. *Shuffled* is the critic recipe with 
 dealt out anew at random. EV: the critic's explained variance, on held-out rollouts after the warm-up, and on all
 rollouts over the last quarter of the steps. Machine CPU: everything that ran on the machine meanwhile, which for seeds
 2 and 3 was other work as well; so their wall times are upper bounds.
+
+"""
+
+
+_RLCF_HEAD = """
+
+## Reward from the compiler and from a comparison
+
+`python -m benchmarks.rlcf`; its head says what the arms are. No tests in any reward: they measure alone, on 150
+held-out compositions in Java, two samples each at temperature 1; intervals are over problems, 95 %. Code tokens:
+lexemes of an answer that are no comments, mean. Held-out accuracy: of the discriminator that the arms of a seed share.
 
 """
 
@@ -88,6 +99,9 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "benchmarks.learner"], check=True)
     arms = _arms(ARMS / quickstart.EXPERIMENT)
     body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
+    compared = _arms(ARMS / rlcf.EXPERIMENT)
+    if compared:
+        body += _RLCF_HEAD + "\n".join(rlcf.table(compared))
     machines = sorted({arm["machine"] for arm in arms})
     DOCS.write_text(_HEAD + body + (f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"))
     performance.write()

@@ -11,23 +11,38 @@ the same problems for as long as discriminator and PPO of ``both`` took on this 
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import os
+import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
+from benchmarks.experiment import (
+    RUNS,
+    load_stages,
+    logged,
+    machine_cpu_s,
+    manifests,
+    recipe_file,
+    run_missing,
+    run_recipe,
+)
+from problems.compiling import CompileSuite
+from problems.problem import Limits
+from problems.synthetic import CorpusConfig, corpus
+from sandbox import Program, SandboxConfig, Verdict, open_executor
 
-EXPERIMENT = "rlcf"
+EXPERIMENT, RATE = "rlcf", "rlcf_compiler"
 SEEDS = (1, 2, 3)
 METHODS = ("both", "compiler", "comparison", "terminal", "sft")
 _MEASURES = ("compiles", "executes", "passes")
 
 
 def main() -> None:
-    run_missing(
-        EXPERIMENT,
-        {f"{method}-{seed}": functools.partial(run_arm, method, seed) for seed in SEEDS for method in METHODS},
-    )
+    arms = {f"{method}-{seed}": functools.partial(run_arm, method, seed) for seed in SEEDS for method in METHODS}
+    run_missing(EXPERIMENT, arms)
+    run_missing(RATE, {RATE: compiler_rate})
 
 
 def run_arm(method: str, seed: int) -> dict[str, Any]:
@@ -96,10 +111,65 @@ def gather(shared: Path, run: Path) -> dict[str, Any]:
     }
 
 
+def compiler_rate(count: int = 400) -> dict[str, Any]:
+    """The compiler's term alone on distinct faulty and sound Java programs of the family, two slots."""
+    config = CorpusConfig(count=count, seed=5, languages={"java": 1.0}, form_rates={"java": 0.45})
+    programs = [Program("java", (prompt + completion).encode()) for prompt, completion in corpus(config)]
+    return asyncio.run(_compile_all(list(dict.fromkeys(programs))))
+
+
+async def _compile_all(programs: list[Program]) -> dict[str, Any]:
+    executor = await open_executor(SandboxConfig(languages=("java",), slots=2))
+    gate = asyncio.Semaphore(8)
+
+    async def compile_one(program: Program) -> Verdict:
+        async with gate:
+            return await executor.run(program, CompileSuite(), Limits())
+
+    try:
+        await asyncio.gather(*(compile_one(program) for program in programs[:20]))  # the compilers are warm then
+        timed = programs[20:]
+        begun, busy_before = time.time(), machine_cpu_s()
+        verdicts = await asyncio.gather(*(compile_one(program) for program in timed))
+        wall_s, busy_s = time.time() - begun, machine_cpu_s() - busy_before
+    finally:
+        await executor.close()
+    compiler_cpu_s = sum(verdict.cpu_s for verdict in verdicts)
+    return {
+        "programs": len(timed),
+        "compiles": sum(verdict.passed for verdict in verdicts) / len(verdicts),
+        "wall_s": round(wall_s, 2),
+        "programs_per_s": round(len(timed) / wall_s, 1),
+        "compiler_cpu_ms": round(1000 * compiler_cpu_s / len(timed), 2),
+        "machine_cpu_s": round(busy_s, 2),
+        "load_1min": round(os.getloadavg()[0], 1),
+    }
+
+
 def measured(evaluation: dict[str, Any]) -> dict[str, Any]:
     """Of an evaluation's samples: the three measures with their intervals, length, and classes of error."""
     sampled = evaluation["figures"]["sampled"]
     return {name: sampled[name] for name in (*_MEASURES, "code_tokens", "compile_errors")}
+
+
+def table(arms: list[dict[str, Any]]) -> list[str]:
+    """One row an arm: before and after, as shares with half their 95 % intervals over problems."""
+    lines = [
+        "| arm | compiles | executes | passes | code tokens | held-out accuracy | wall s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        before, after = arm["before"], arm["after"]
+        shares = [f"{_share(before[name])} -> {_share(after[name])}" for name in _MEASURES]
+        lines.append(
+            f"| {arm['arm']} | {' | '.join(shares)} | {before['code_tokens']:.1f} -> {after['code_tokens']:.1f} "
+            f"| {arm['discriminator']['held_out_accuracy']:.3f} | {arm['wall_s']:.0f} |"
+        )
+    return lines
+
+
+def _share(estimate: dict[str, float]) -> str:
+    return f"{estimate['mean']:.3f} ± {(estimate['high'] - estimate['low']) / 2:.3f}"
 
 
 if __name__ == "__main__":

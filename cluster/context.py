@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import time
 from dataclasses import dataclass
@@ -120,7 +121,9 @@ class RunContext:
 
     async def check(self, program: Program) -> Verdict:
         """Compiles a program on an executor, and does not run it."""
-        work = Execution(program, _COMPILE_ONLY, _COMPILE_LIMITS, stop_at_first_failure=True)
+        # Known by itself: one program that ends executors must not set all others aside.
+        name = f"compile/{hashlib.blake2b(program.source, digest_size=8).hexdigest()}"
+        work = Execution(program, _COMPILE_ONLY, _COMPILE_LIMITS, stop_at_first_failure=True, problem_id=name)
         return (await self.executors.run(work)).verdict
 
     async def close(self) -> None:
