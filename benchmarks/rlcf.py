@@ -152,7 +152,7 @@ def measured(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(arms: list[dict[str, Any]]) -> list[str]:
-    """The compiler's rate, then one row an arm: shares before and after with half their 95 % intervals over problems."""
+    """The compiler's rate; then one row an arm, shares with half their 95 % intervals over problems."""
     lines = [
         f"Compiler's term alone: {arm['programs']} distinct Java programs at {arm['programs_per_s']} a second with two "
         f"slots, {arm['compiler_cpu_ms']} ms of the compiler's CPU each, at a load of {arm['load_1min']}.\n"
