@@ -263,6 +263,28 @@ def evaluate(
 
 
 @app.command()
+def rerank(
+    model: Annotated[Path, typer.Option(help="A model with a scalar head, such as a reward_model stage writes.")],
+    programs: Annotated[Path, typer.Option(help='JSON lines of {"prompt", "programs": [..]}.')],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The same lines with scores and ranking.")],
+    template: Annotated[str, typer.Option(help="How the model saw prompts: plain or chat.")] = "plain",
+    system: Annotated[str, typer.Option(help="System message of the chat template.")] = "",
+    debug: Debug = False,
+) -> None:
+    """Ranks programs for their prompts by a reranker, the best first. Runs none of them."""
+    with _one_sentence(debug):
+        from cluster.config import PromptConfig
+        from cluster.rank import rank_command
+
+        if template not in ("plain", "chat"):
+            raise ValueError(f"--template {template!r} is neither 'plain' nor 'chat'")
+        count = rank_command(
+            model, programs, output, PromptConfig.model_validate({"template": template, "system": system})
+        )
+        typer.echo(f"{count} prompts ranked: {output}")
+
+
+@app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(help="A run's folder.")],
     debug: Debug = False,

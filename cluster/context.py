@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from actors.lines import append_line
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
 from cluster.config import RunConfig
-from cluster.errors import ConfigError
 from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import GeneratorPool
 from cluster.inputs import resolve_model
@@ -25,24 +23,15 @@ from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
 from cluster.scaling import Control
 from cluster.stage_config import SamplingConfig
+from cluster.tokenizers import LoadedTokenizer, load_tokenizer
 from problems.compiling import CompileSuite
 from problems.identity import WeightsVersion
 from problems.problem import Limits
-from problems.prompting import PromptStyle, TokenBytes
 from sandbox.verdict import Program, Verdict
 
 _COMPILE_ONLY, _COMPILE_LIMITS = CompileSuite(), Limits()  # resident compilers have limits of their own
 # Fields of a config.json that say nothing about the shape of the weights.
 _NOT_SHAPE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "use_cache"}
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedTokenizer:
-    """A model's tokenizer with what the run derives from it."""
-
-    tokenizer: Any
-    token_bytes: TokenBytes
-    style: PromptStyle
 
 
 class RunContext:
@@ -77,16 +66,7 @@ class RunContext:
 
     def tokenizer(self, model: Path) -> LoadedTokenizer:
         """The tokenizer in a model's folder."""
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(str(model))
-        style = PromptStyle(
-            self.config.prompt.template,
-            _eos_token_ids(model, tokenizer),
-            self.config.prompt.system,
-            self.config.prompt.stop,
-        )
-        return LoadedTokenizer(tokenizer, TokenBytes.of(tokenizer), style)
+        return load_tokenizer(model, self.config.prompt)
 
     async def serve(self, model: Path, version: WeightsVersion) -> None:
         """Makes the generators sample with the weights in ``model``: by a push where the shape is the same."""
@@ -132,18 +112,6 @@ class RunContext:
         await self.executors.stop()
         if self._sender is not None:
             self._sender.close()
-
-
-def _eos_token_ids(model: Path, tokenizer: Any) -> tuple[int, ...]:
-    """Of the tokenizer and of the generation config, ascending."""
-    ids = {tokenizer.eos_token_id} if tokenizer.eos_token_id is not None else set[int]()
-    path = model / "generation_config.json"
-    if path.exists():
-        named = json.loads(path.read_text()).get("eos_token_id")
-        ids |= set(named if isinstance(named, list) else [named] if named is not None else [])
-    if not ids:
-        raise ConfigError(f"model {model} names no end-of-sequence token; its completions would never end")
-    return tuple(sorted(ids))
 
 
 def _shape(model: Path) -> Any:

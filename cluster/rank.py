@@ -1,0 +1,79 @@
+"""``crucible rerank``: programs of a file, ranked by a model with a scalar head. Needs no Ray and runs no program."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from actors.scorer import Scorer, ScoringConfig, is_scalar_head
+from cluster.config import PromptConfig
+from cluster.errors import ConfigError
+from cluster.tokenizers import LoadedTokenizer, load_tokenizer
+from learner.config import ComputeConfig
+from problems.prompting import render_prompt
+
+_ROW_TOKENS = 16_384  # a longer answer is refused
+
+
+class _Line(BaseModel):
+    """A line of the file; what else stands in it is copied."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    prompt: str
+    programs: list[str] = Field(min_length=1)
+
+
+def rank_command(model: Path, source: Path, output: Path, prompt: PromptConfig) -> int:
+    """Writes each line of ``source`` to ``output`` with ``scores`` and ``ranking`` beside it; returns how many.
+
+    A program is what a model writes after the prompt. ``ranking`` holds places in ``programs``, the best first; equal
+    scores keep their order. Raises ConfigError (no scalar-head model, a malformed line, an answer that is too long)
+    before anything is written.
+    """
+    if not is_scalar_head(model):
+        raise ConfigError(f"--model {model} holds no scalar-head model, such as a reward_model stage writes")
+    lines = list(_read(source))
+    scorer = Scorer(str(model), ScoringConfig(ComputeConfig(), _ROW_TOKENS, threads=os.cpu_count() or 1))
+    loaded = load_tokenizer(model, prompt)
+    ranked: list[str] = []
+    for number, line in lines:
+        try:
+            scores = scorer.score([_answer(loaded, line["prompt"], program) for program in line["programs"]])
+        except ValueError as error:
+            raise ConfigError(f"{source}, line {number}: {error}") from None
+        best_first = np.argsort(-scores, kind="stable")
+        ranked.append(json.dumps(line | {"scores": scores.tolist(), "ranking": best_first.tolist()}) + "\n")
+    aside = output.with_name(f".{output.name}.{os.getpid()}")
+    aside.write_text("".join(ranked))
+    aside.rename(output)
+    return len(ranked)
+
+
+def _read(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = source.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--programs {source} cannot be read: {error}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            yield number, _Line.model_validate_json(line).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "the line"
+            raise ConfigError(f"{source}, line {number}: {field}: {first['msg']}") from None
+
+
+def _answer(loaded: LoadedTokenizer, prompt: str, program: str) -> tuple[Any, Any]:
+    """(prompt ids, completion ids) as a model that wrote the program would have left them: the end token last."""
+    completion: Sequence[int] = loaded.tokenizer.encode(program, add_special_tokens=False)
+    ids = [*completion, loaded.tokenizer.eos_token_id]
+    return np.array(render_prompt(prompt, loaded.style, loaded.tokenizer), np.int32), np.array(ids, np.int32)
