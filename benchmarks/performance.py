@@ -9,6 +9,7 @@ from typing import Any
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "performance.md"
 ARMS = Path(__file__).resolve().parent / "arms" / "sandbox"
 LEARNER_ARMS = ARMS.with_name("learner")
+CONTROLLER_ARMS = ARMS.with_name("controller")
 
 _HEAD = """# Performance
 
@@ -29,6 +30,13 @@ _LEARNER_HEAD = """## The learner
 `python -m benchmarks.learner`: a Llama of 3.5M parameters, vocabulary 1024, float32, one thread, CPU seconds.
 Two sides that are compared alternate within one run (against TRL: a process each) and medians count, so that a busy
 machine slows both. A row that is missing has not been measured; nor has a GPU.
+"""
+
+
+_CONTROLLER_HEAD = """## The controller and the weight push
+
+`python -m benchmarks.controller`: through real Ray actors on one machine, with stand-ins for the engine, the sandbox
+and the learner, but for the pause, which is vLLM's. A row that is missing has not been measured.
 """
 
 
@@ -85,6 +93,41 @@ def learner_table(figures: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def controller_table(figures: dict[str, dict[str, Any]]) -> list[str]:
+    """One row a figure of the targets, then the cost by the number of generators."""
+    lines = ["| what | measured | target |", "|---|---|---|"]
+    if stages := figures.get("stages"):
+        lines += [
+            f"| throughput over that of the slowest stage alone: {name} ({setting['reached_per_s']:.1f} of "
+            f"{setting['alone_per_s']:.1f} completions/s) | {setting['share']:.3f} | >= {stages['target']} |"
+            for name, setting in stages["settings"].items()
+        ]
+    if pause := figures.get("pause"):
+        lines.append(
+            f"| pause of requests in flight beyond the load, {pause['parameters'] / 1e6:.0f}M float32 parameters "
+            f"(write {pause['write_ms']:.0f} and verify {pause['verify_ms']:.0f} before it, "
+            f"load {pause['load_ms']:.0f}, pause {pause['pause_ms']:.0f} ms; medians of {len(pause['pushes'])}) "
+            f"| {pause['pause_over_load_ms']:.0f} ms | <= {pause['target_ms']} ms |"
+        )
+    if actors := figures.get("actors"):
+        fastest = max(point["per_s"] for point in actors["points"])
+        slowest = min(point["per_s"] for point in actors["points"])
+        lines += [
+            f"| trajectories of {actors['tokens']} tokens a second, 1 to 32 generators (lowest, highest) "
+            f"| {slowest:.0f}, {fastest:.0f} | >= {actors['target_per_s']} |",
+            f"| driver's CPU time of one, highest over lowest | +{100 * actors['spread']:.0f} % | <= +20 % |",
+            "",
+            "| generators | trajectories/s | driver's CPU ms each | machine's CPU ms each |",
+            "|---|---|---|---|",
+        ]
+        lines += [
+            f"| {point['generators']} | {point['per_s']:.0f} | {point['driver_cpu_ms']:.2f} "
+            f"| {point['machine_cpu_ms']:.1f} |"
+            for point in actors["points"]
+        ]
+    return lines
+
+
 def _arm(name: str) -> dict[str, Any] | None:
     path = ARMS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
@@ -105,6 +148,10 @@ def write() -> None:
     if learner:
         machines = ", ".join(sorted({arm["machine"] for arm in learner.values()}))
         parts += [_LEARNER_HEAD, *learner_table(learner), "", f"Machine: {machines}.", ""]
+    controller = {path.stem: json.loads(path.read_text()) for path in sorted(CONTROLLER_ARMS.glob("*.json"))}
+    if controller:
+        loads = ", ".join(f"{name} {arm['load_before']:.0f}" for name, arm in controller.items())
+        parts += [_CONTROLLER_HEAD, *controller_table(controller), "", f"2 cores; load average before: {loads}.", ""]
     DOCS.write_text("\n".join(parts))
 
 
