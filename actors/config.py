@@ -56,8 +56,12 @@ class GeneratorConfig(BaseModel):
     ``keep``: requests in flight keep theirs; new ones get a cache salt of the version, so that no prefix of old weights
     is reused."""
 
-    weight_transport: Literal["shm"] = "shm"
-    """How new weights arrive. ``shm``: files in shared memory of the host."""
+    weight_transport: Literal["per_node", "shm", "nccl"] = "per_node"
+    """How new weights arrive. ``per_node`` and ``shm``: as files in the host's shared memory, published there by the
+    trainer; with ``per_node`` they are copied once to each other Ray node, through Ray's object store, and loaded
+    there, with ``shm`` nothing is copied, so that all Ray nodes of the run must lie on one host and see one
+    ``/dev/shm``. ``nccl``: from the trainer's GPU into the engine's, over a communicator of its own; for
+    ``device: cuda`` and a trainer with ``gpus_per_rank: 1``. Never run."""
 
     @model_validator(mode="after")
     def _a_cpu_engine_is_not_split(self) -> GeneratorConfig:
@@ -65,6 +69,12 @@ class GeneratorConfig(BaseModel):
             raise ValueError(
                 f"tensor_parallel_size: {self.tensor_parallel_size} needs device: cuda; a CPU engine has 1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nccl_joins_gpus(self) -> GeneratorConfig:
+        if self.weight_transport == "nccl" and self.device != "cuda":
+            raise ValueError("weight_transport: nccl needs device: cuda; use per_node")
         return self
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from actors.errors import EngineDiedError, EngineUnavailableError
 from actors.owner import own_children
 
 _WORKER_MODULE = "actors.vllm_worker"
+_FILES = "shm"  # vLLM's backend for weights that come as files of the host, whichever way they came there
 _SHUTDOWN_GRACE_S = 3.0
 
 
@@ -101,7 +102,8 @@ class VllmEngine:
         except Exception as error:
             raise EngineUnavailableError(f"vLLM's engine did not start with {model_path}: {error}") from error
         engine = VllmEngine(llm)
-        await engine._init_weight_transfer()
+        if config.weight_transport != "nccl":  # there the engine joins a group at its first update
+            await engine._init_weight_transfer({})
         await engine.label_weights(version)
         return engine
 
@@ -142,10 +144,22 @@ class VllmEngine:
 
     async def load(self, files: Sequence[str]) -> None:
         """Loads published files, in place. When this fails the weights are lost."""
+        await self._update_weights({"files": list(files)})
+
+    async def join_group(self, address: str, port: int, world_size: int, buffer_bytes: int) -> None:
+        """The engine's workers join the trainer's communicator, as ranks 1 and up. See actors.nccl_weights."""
+        place = {"master_address": address, "master_port": port, "rank_offset": 1, "world_size": world_size}
+        await self._init_weight_transfer(place | {"packed": True, "packed_buffer_size_bytes": buffer_bytes})
+
+    async def receive(self, names: list[str], dtype_names: list[str], shapes: list[list[int]]) -> None:
+        """Takes what the trainer broadcasts meanwhile. When this fails the weights are lost."""
+        await self._update_weights({"names": names, "dtype_names": dtype_names, "shapes": shapes})
+
+    async def _update_weights(self, info: dict[str, Any]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
 
         with _EngineErrors():
-            await self._llm.update_weights(WeightTransferUpdateRequest(update_info={"files": list(files)}))
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info=info))
 
     async def commit_update(self, version: str | None) -> None:
         """Makes what was loaded the weights; ``version`` None leaves the label as it is."""
@@ -173,10 +187,10 @@ class VllmEngine:
         await asyncio.to_thread(_end_engine, llm)
         llm.shutdown = _nothing  # its finaliser calls this again, as late as in the interpreter's own end
 
-    async def _init_weight_transfer(self) -> None:
+    async def _init_weight_transfer(self, info: dict[str, Any]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
-        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info={}))
+        await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init_info=info))
 
     def _sampling_params(self, request: SamplingRequest) -> Any:
         return self._params(
@@ -258,7 +272,7 @@ def _make_llm(config: GeneratorConfig, model_path: str) -> Any:
         logprobs_mode="processed_logprobs",
         generation_config="vllm",
         worker_extension_cls=f"{_WORKER_MODULE}.WorkerExtension",
-        weight_transfer_config=WeightTransferConfig(backend=config.weight_transport),
+        weight_transfer_config=WeightTransferConfig(backend="nccl" if config.weight_transport == "nccl" else _FILES),
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **limits,

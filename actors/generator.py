@@ -20,6 +20,8 @@ from actors.busy_clock import BusyClock
 from actors.config import GeneratorConfig
 from actors.engine import Sampled, SamplingRequest, VllmEngine
 from actors.errors import EngineDiedError, EngineUnavailableError, WeightPhaseError, WeightsLostError
+from actors.nccl_weights import TRANSPORT as NCCL
+from actors.nccl_weights import NcclFetcher
 from actors.weights import PublishedWeights, verify_published
 from learner.trajectory import FinishReason, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
@@ -101,6 +103,7 @@ class Generator:
         self._version = WeightsVersion(0, 0)
         self._next_version = self._version
         self._phase = _Phase.SERVING
+        self._fetcher = NcclFetcher(config.tensor_parallel_size)
         self._verified: tuple[dict[str, str], PublishedWeights] | None = None
         self._running: dict[str, int] = {}
         self._tokens_generated = 0
@@ -165,8 +168,16 @@ class Generator:
         await self._engine.check_health()
 
     async def verify(self, ticket: dict[str, str]) -> None:
-        """Checks the published files while sampling goes on, so that ``update`` need not do it during the pause."""
-        self._verified = ticket, await asyncio.to_thread(verify_published, ticket)
+        """Checks the published files while sampling goes on, so that ``update`` need not do it during the pause.
+
+        By NCCL there are none: it joins the sender's communicator.
+        """
+        if ticket.get("transport") == NCCL:
+            await self._fetcher.join(ticket, self._engine)
+            weights = PublishedWeights(WeightsVersion.parse(ticket["version"]), ())
+        else:
+            weights = await asyncio.to_thread(verify_published, ticket)
+        self._verified = ticket, weights
 
     async def start(self, version: WeightsVersion) -> None:
         """Pauses sampling and opens an update to ``version``. No token is sampled until ``finish`` returns."""
@@ -188,10 +199,15 @@ class Generator:
             weights = await self._published(ticket)
             if weights.version != self._next_version:
                 raise WeightPhaseError(f"update to {self._next_version} was given a ticket of {weights.version}")
+            if ticket.get("transport") == NCCL:
+                await self._fetcher.ask(ticket)
         except Exception:
             await self._abandon_update()
             raise
-        await self._or_lost(self._engine.load([str(file) for file in weights.files]))
+        if ticket.get("transport") == NCCL:
+            await self._or_lost(self._fetcher.receive(ticket, self._engine))
+        else:
+            await self._or_lost(self._engine.load([str(file) for file in weights.files]))
         self._phase = _Phase.LOADED
 
     async def finish(self, version: WeightsVersion) -> None:

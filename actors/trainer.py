@@ -15,10 +15,13 @@ import torch
 import torch.distributed
 
 from actors.lines import append_line
-from actors.weights import ShmSender
+from actors.nccl_weights import TRANSPORT as NCCL
+from actors.nccl_weights import NcclSender
+from actors.weights import ShmSender, WeightSender
 from learner.config import NewModelConfig, PPOConfig, SFTConfig
 from learner.models import load_causal_lm, load_tokenizer, new_causal_lm
 from learner.parallel import SINGLE, Ranks
+from learner.placement import compute_device
 from learner.ppo import PPOLearner
 from learner.sft import SFTProgress, SFTTrainer, sft_example
 from learner.trajectory import Trajectory
@@ -51,15 +54,16 @@ class TrainerWorker:
         threads: of torch.
         rank: of this process among the learner's. Each rank is given the same calls in the same order; the first one
             answers, publishes and writes.
+        transport: of the weights to the generators: ``GeneratorConfig.weight_transport``.
     """
 
-    def __init__(self, config: PPOConfig, run: str, threads: int, rank: int = 0) -> None:
+    def __init__(self, config: PPOConfig, run: str, threads: int, rank: int = 0, transport: str = "shm") -> None:
         torch.set_num_threads(threads)
         self._config = config
         self._is_first = rank == 0
         self._rank = rank
         self._ranks = SINGLE
-        self._sender = ShmSender(run) if self._is_first else None
+        self._sender = _sender(run, transport) if self._is_first else None
         self._learner: PPOLearner | None = None
         self._tokenizer: Any = None
         self._lineage = 0
@@ -73,10 +77,15 @@ class TrainerWorker:
 
     def join(self, place: str, count: int, timeout_s: float) -> None:
         """Meets the other ranks; returns when all are there."""
+        device = compute_device(self._config.compute.device)
         torch.distributed.init_process_group(
-            "gloo", init_method=place, rank=self._rank, world_size=count, timeout=timedelta(seconds=timeout_s)
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            init_method=place,
+            rank=self._rank,
+            world_size=count,
+            timeout=timedelta(seconds=timeout_s),
         )
-        self._ranks = Ranks.joined()
+        self._ranks = Ranks.joined(device.type)
 
     def ping(self) -> None:
         """Answers while the process lives, whatever else it does."""
@@ -146,6 +155,10 @@ class TrainerWorker:
         if self._learner is None:
             raise RuntimeError("the trainer has no model: start() comes first")
         return self._learner
+
+
+def _sender(run: str, transport: str) -> WeightSender:
+    return NcclSender(_own_address()) if transport == NCCL else ShmSender(run)
 
 
 def _own_address() -> str:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -46,6 +46,10 @@ class WeightSender(Protocol):
 
     def retire(self, version: WeightsVersion) -> None:
         """Frees a version that no receiver needs any more."""
+        ...
+
+    def close(self) -> None:
+        """Frees everything."""
         ...
 
 
@@ -105,14 +109,37 @@ class ShmSender:
 
     def publish(self, version: WeightsVersion, buckets: Iterable[Bucket]) -> dict[str, str]:
         """Writes one version and returns its ticket. Raises WeightTransportError where it does not fit."""
+
+        def write(folder: Path) -> bytes:
+            files = [_write_bucket(folder, index, bucket) for index, bucket in enumerate(buckets)]
+            return json.dumps({"version": str(version), "files": files}).encode()
+
+        return self._complete(version, write)
+
+    def copy(self, ticket: dict[str, str], contents: Iterable[bytes | memoryview]) -> dict[str, str]:
+        """Publishes on this node what ``read_published`` gave on the ticket's; returns the ticket for here.
+
+        Manifest and digest are the publisher's own: what was damaged on the way is refused where it is loaded.
+        """
+
+        def write(folder: Path) -> bytes:
+            manifest, *files = contents
+            for (name, _, _), content in zip(json.loads(bytes(manifest))["files"], files, strict=True):
+                _check_room(folder, len(content))
+                (folder / name).write_bytes(content)
+            return bytes(manifest)
+
+        return self._complete(WeightsVersion.parse(ticket["version"]), write)
+
+    def _complete(self, version: WeightsVersion, write: Callable[[Path], bytes]) -> dict[str, str]:
+        """The folder that ``write`` fills appears under its name when it is whole. Returns its ticket."""
         partial = self._folder / f"{version}.partial"
         final = self._folder / str(version)
         for folder in (partial, final):
             shutil.rmtree(folder, ignore_errors=True)
         try:
             partial.mkdir()
-            files = [_write_bucket(partial, index, bucket) for index, bucket in enumerate(buckets)]
-            manifest = json.dumps({"version": str(version), "files": files}).encode()
+            manifest = write(partial)
             (partial / _MANIFEST).write_bytes(manifest)
             partial.rename(final)
         except BaseException:
@@ -125,6 +152,7 @@ class ShmSender:
             "transport": "shm",
             "version": str(version),
             "folder": str(final),
+            "files": str(len(json.loads(manifest)["files"])),
             "digest": _digest(manifest),
         }
 
@@ -150,6 +178,15 @@ class PublishedWeights:
 
     version: WeightsVersion
     files: tuple[Path, ...]
+
+
+def read_published(ticket: dict[str, str]) -> Iterator[memoryview]:
+    """The manifest, then each file, of a version on this node: what ``ShmSender.copy`` needs on another one."""
+    folder = Path(ticket["folder"])
+    manifest = _read(folder / _MANIFEST, ticket["version"])
+    yield memoryview(manifest)
+    for name, _, _ in json.loads(manifest)["files"]:
+        yield memoryview(_read(folder / name, ticket["version"]))
 
 
 def verify_published(ticket: dict[str, str]) -> PublishedWeights:
@@ -179,15 +216,18 @@ def _write_bucket(folder: Path, index: int, bucket: Bucket) -> tuple[str, int, i
     """Name, bytes and CRC-32 of the file written."""
     from safetensors.torch import save_file
 
-    needed = sum(tensor.nbytes for _, tensor in bucket)
+    _check_room(folder, sum(tensor.nbytes for _, tensor in bucket))
+    path = folder / f"bucket-{index:05d}.safetensors"
+    save_file({name: tensor.detach().contiguous() for name, tensor in bucket}, path)
+    return path.name, path.stat().st_size, _crc(path)
+
+
+def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise WeightTransportError(
             f"{needed >> 20} MiB of weights do not fit into {folder.parent}: {free >> 20} MiB are free"
         )
-    path = folder / f"bucket-{index:05d}.safetensors"
-    save_file({name: tensor.detach().contiguous() for name, tensor in bucket}, path)
-    return path.name, path.stat().st_size, _crc(path)
 
 
 def _verify_file(path: Path, size: int, checksum: int) -> Path:
@@ -215,7 +255,10 @@ def _read(path: Path, version: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise WeightsMissingError(f"weights {version} are not at {path.parent}: retired, or on another node") from None
+        raise WeightsMissingError(
+            f"weights {version} are not at {path.parent}: retired, or on another node "
+            "(generators.engine.weight_transport per_node brings them there)"
+        ) from None
 
 
 def _digest(content: bytes) -> str:

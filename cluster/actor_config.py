@@ -110,7 +110,8 @@ class Separated(Settings):
 
 
 class Colocated(Settings):
-    """Trainer and generator take turns on one GPU: synchronous. Never run yet: see docs/plan.md."""
+    """Trainer and generator take turns on one GPU: synchronous. Can be planned (docs/plan.md) and not run yet:
+    the turns themselves (sleep, train, wake the weights, push, wake the cache) are not written."""
 
     kind: Literal["colocated"] = "colocated"
 

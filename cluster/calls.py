@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
 
 from cluster.errors import ActorError, LostActorError
-from cluster.roster import sentence_of
+from cluster.roster import Report, sentence_of
+
+T = TypeVar("T")
 
 MAX_CONCURRENCY = 4096
 """Calls that an actor of a pool answers at the same time."""
+
+FULL_STORE = (
+    "Ray's object store is full, and so is the disk that it spills to; give its nodes more (ray start "
+    "--object-store-memory), or the disk under /tmp/ray"
+)
+
+
+async def again_when_lost(work: Callable[[], Awaitable[T]], *, who: str, times: int, report: Report) -> T:
+    """What ``work`` returns; it is begun anew when the actor that it is done by was lost, ``times`` times in all."""
+    for _ in range(times - 1):
+        try:
+            return await work()
+        except LostActorError as error:
+            report(who, "lost", str(error))
+    return await work()
 
 
 async def within(awaitable: Awaitable[Any], timeout_s: float, who: str, what: str) -> Any:
@@ -24,6 +41,8 @@ async def within(awaitable: Awaitable[Any], timeout_s: float, who: str, what: st
         return await asyncio.wait_for(awaitable, timeout_s)
     except TimeoutError:
         raise LostActorError(f"{who} did not {what} within {timeout_s:g} s") from None
+    except (ObjectStoreFullError, OutOfDiskError) as error:
+        raise ActorError(f"{who} could not {what}: {FULL_STORE}") from error
     except RayTaskError as error:
         raise ActorError(f"{who} could not {what}: {sentence_of(error)}") from error
     except RayError as error:

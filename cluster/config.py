@@ -148,11 +148,25 @@ class RunConfig(Settings):
             raise ValueError(f"placement colocated is synchronous: stages.{late[0]}.max_staleness must be 0")
         return self
 
+    @model_validator(mode="after")
+    def _nccl_needs_a_trainer_on_a_gpu(self) -> Self:
+        if self.generators.engine.weight_transport == "nccl":
+            on_cpu = [stage.name for stage in self.stages if isinstance(stage, PPOStage) and not stage.gpus_per_rank]
+            if on_cpu:
+                raise ValueError(f"weight_transport nccl needs stages.{on_cpu[0]}.gpus_per_rank 1; or use per_node")
+        return self
+
     @property
     def run_folder(self) -> Path:
         return self.folder / self.name
 
     @property
     def trainer_processes(self) -> int:
-        """Processes of the largest trainer; each reserves a CPU."""
+        """Processes of the largest trainer; each reserves ``trainer_resources``."""
         return max([stage.ranks for stage in self.stages if isinstance(stage, PPOStage)], default=1)
+
+    @property
+    def trainer_resources(self) -> dict[str, float]:
+        """What each process of the trainer reserves at most, in Ray's terms."""
+        gpus = max([stage.gpus_per_rank for stage in self.stages if isinstance(stage, PPOStage)], default=0)
+        return {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})

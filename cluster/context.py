@@ -19,6 +19,7 @@ from cluster.generator_pool import GeneratorPool
 from cluster.inputs import resolve_model
 from cluster.metrics import Metrics
 from cluster.panel import Panel
+from cluster.relay import of_this_node
 from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
 from cluster.scaling import Control
@@ -69,9 +70,11 @@ class RunContext:
         return load_tokenizer(model, self.config.prompt)
 
     async def serve(self, model: Path, version: WeightsVersion) -> None:
-        """Makes the generators sample with the weights in ``model``: by a push where the shape is the same."""
+        """Makes the generators sample with the weights in ``model``: by a push where the shape is the same, and the
+        engines take files."""
         shape = _shape(model)
-        if self.generators.running and shape == self._served_shape:
+        takes_files = self.config.generators.engine.weight_transport != "nccl"
+        if self.generators.running and shape == self._served_shape and takes_files:
             await self.generators.push(self.publish_folder(model, version), version)
             return
         await self.generators.stop()
@@ -82,7 +85,7 @@ class RunContext:
         """Publishes the weights of a Hugging Face folder for a push."""
         if self._sender is None:
             self._sender = ShmSender(self.config.name)
-        return self._sender.publish(version, bucketed(_tensors(model)))
+        return of_this_node(self._sender.publish(version, bucketed(_tensors(model))))
 
     def rollout(
         self, loaded: LoadedTokenizer, sampling: SamplingConfig, terms: list[RewardTerm], *, execute_cut: bool

@@ -53,6 +53,11 @@ class StepInput:
     groups: list[Group]
     waits: Waits = field(default_factory=Waits)
 
+    @property
+    def sampled(self) -> list[Group]:
+        """Also the groups without signal that were replaced."""
+        return [group for place in self.groups for group in place.sampled]
+
 
 Produce = Callable[[Draw, int], Awaitable[Group]]
 Train = Callable[[StepInput], Awaitable[None]]

@@ -19,12 +19,16 @@ from cluster.actor_config import GeneratorsConfig, SupervisionConfig
 from cluster.calls import MAX_CONCURRENCY, within
 from cluster.errors import ActorError, LostActorError
 from cluster.presence import Present, refuse_other_versions
+from cluster.relay import Relay
 from cluster.roster import Member, Report, Roster, sentence_of, unheard, unless_given_up
 from cluster.session import start_actor
 from learner.trajectory import FinishReason
 from problems.identity import TrajectoryId, WeightsVersion
 
 _CATCH_UP_RETRY_S = 0.5
+# Completions that a generator holds for each one that it samples at a time: it is never idle, and what waits beyond
+# that waits here, where one that joins finds it.
+_WORK_PER_SEQUENCE = 2
 _PUSH_LOOK_S = 0.2  # one that joins with the new weights may be the first to have them
 # The engine is of no use any more; the request is as good as before.
 _ENGINE_GONE = (EngineDiedError, EngineUnavailableError, WeightsLostError)
@@ -83,6 +87,7 @@ class GeneratorPool:
         self._kind = kind
         self._weights: _Weights | None = None
         self._versions: dict[Member, WeightsVersion] = {}
+        self._relay = Relay(config.push_timeout_s)
         self._pushing: set[asyncio.Task[float]] = set()
         self.roster = self._new_roster()
 
@@ -93,7 +98,7 @@ class GeneratorPool:
             self,
             self._supervision,
             start_timeout_s=self._config.start_timeout_s,
-            capacity=None,
+            capacity=_WORK_PER_SEQUENCE * self._config.engine.max_num_seqs,
             report=self._report,
         )
 
@@ -139,8 +144,10 @@ class GeneratorPool:
         assert self._weights is not None, "start() comes first"
         timeout_s = self._config.start_timeout_s
         presence = await within(member.handle.presence.remote(), timeout_s, member.who, "come up")
-        member.where = str(presence)
+        member.where, member.node_id = str(presence), presence.node_id
         refuse_other_versions(member.who, presence)
+        if member.node_id and self._config.engine.weight_transport == "per_node":
+            self._relay.prepare(member.node_id)
         model, version = self._weights.model, self._weights.version
         first = version if self._weights.ticket is None else WeightsVersion(version.lineage, 0)
         await within(member.handle.start_engine.remote(str(model), first), timeout_s, str(member), "start its engine")
@@ -237,6 +244,9 @@ class GeneratorPool:
         timeout_s = self._config.push_timeout_s
         try:
             return await asyncio.wait_for(self._phases(member), timeout_s)
+        except ActorError:
+            self._relay.forget(member.node_id)  # if its copy is what is wrong, the next one is made anew
+            raise
         except TimeoutError:
             raise LostActorError(
                 f"{member} did not take new weights within {timeout_s:g} s; it is killed and replaced"
@@ -245,6 +255,8 @@ class GeneratorPool:
     async def _phases(self, member: Member) -> float:
         assert self._weights is not None
         ticket, version, timeout_s = self._weights.ticket, self._weights.version, self._config.push_timeout_s
+        if ticket is not None and self._config.engine.weight_transport == "per_node":
+            ticket = await self._local(self._weights, ticket, member)
         await within(member.handle.verify.remote(ticket), timeout_s, str(member), "verify published weights")
         begun = time.monotonic()
         await within(member.handle.start.remote(version), timeout_s, str(member), "pause for a weight update")
@@ -252,6 +264,18 @@ class GeneratorPool:
         await within(member.handle.finish.remote(version), timeout_s, str(member), "finish a weight update")
         self._versions[member] = version
         return time.monotonic() - begun
+
+    async def _local(self, weights: _Weights, ticket: dict[str, str], member: Member) -> dict[str, str]:
+        """The ticket for a member's node. A copy that fails is no fault of the member, whose old weights are whole: it
+        is made again until the update's time is up, or until there are newer weights."""
+        while True:
+            try:
+                return await self._relay.local(ticket, member.node_id)
+            except ActorError as error:
+                self._report(str(member), "waits for weights", str(error))
+                if self._weights is not weights:
+                    raise
+                await asyncio.sleep(_CATCH_UP_RETRY_S)
 
     def _is_current(self, member: Member) -> bool:
         return self._weights is not None and self._versions.get(member) == self._weights.version
@@ -266,11 +290,14 @@ class GeneratorPool:
         open_requests = {request.id: request for request in requests}
         avoid: Member | None = None
         while open_requests:
-            member = await self.roster.take(avoid)
+            member = await self.roster.take(avoid, len(open_requests))
+            held = len(open_requests)
             try:
                 async for generated in self._stream_from(member, list(open_requests.values())):
                     if generated.result.turn.finish_reason is not FinishReason.ABORTED:
                         del open_requests[generated.result.id]
+                        held -= 1
+                        self.roster.put_back(member)
                         yield generated
                 if open_requests:  # nobody here asks for that: an engine whose weights were lost gives up what it has
                     raise LostActorError("it gave them up")
@@ -278,7 +305,7 @@ class GeneratorPool:
                 self._report(str(member), "handed over", f"{len(open_requests)} completions: {error}")
                 avoid = member
             finally:
-                self.roster.put_back(member)
+                self.roster.put_back(member, held)
                 if open_requests:
                     self._abort(member, list(open_requests))
 
@@ -320,6 +347,7 @@ class GeneratorPool:
         await asyncio.gather(*self._pushing, return_exceptions=True)
         self._weights = None
         await self.roster.stop()
+        self._relay.close()
         self._versions.clear()
 
 

@@ -2,7 +2,8 @@
 
 Each part is written by who does it. The driver's ``ledger.jsonl``:
     {"kind": "start", "lineage": 2, "parent": "L1.S40"}      began at this checkpoint, or anew
-    {"kind": "issued", "lineage": 2, "place": 71, "problem": "..", "epoch": 0, "samples": 4, "version": "L2.S40"}
+    {"kind": "issued", "lineage": 2, "place": 71, "problem": "..", "epoch": 0, "samples": 4, "attempt": 0,
+     "version": "L2.S40"}                                     attempt 1: instead of the group issued there before
     {"kind": "completed", "lineage": 2, "place": 71}          its group was sampled, executed and scored
     {"kind": "checkpoint", "version": "L2.S50"}
 The trainer's ``steps/L2.jsonl``, synced before the step is reported:
@@ -36,10 +37,15 @@ class Ledger:
     def start(self, lineage: int, parent: WeightsVersion | None) -> None:
         append_line(self._path, {"kind": "start", "lineage": lineage, "parent": str(parent) if parent else None})
 
-    def issued(self, version: WeightsVersion, *, place: int, problem_id: str, epoch: int, num_samples: int) -> None:
-        """A group was admitted. ``version``: of the weights that serve now."""
+    def issued(
+        self, version: WeightsVersion, *, place: int, problem_id: str, epoch: int, num_samples: int, attempt: int = 0
+    ) -> None:
+        """A group was admitted, or (``attempt`` 1) takes the place of one without signal.
+
+        ``version``: of the weights that serve now.
+        """
         record = {"kind": "issued", "lineage": version.lineage, "place": place, "problem": problem_id}
-        record |= {"epoch": epoch, "samples": num_samples, "version": str(version)}
+        record |= {"epoch": epoch, "samples": num_samples, "attempt": attempt, "version": str(version)}
         append_line(self._path, record, sync=False)
 
     def completed(self, lineage: int, place: int) -> None:

@@ -52,6 +52,7 @@ class Metrics:
         record |= {name: value if math.isfinite(value) else None for name, value in kept.items()}
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
+        self._spans.flush()
         if self._wandb is not None:
             self._wandb.log(stage, step, kept)
         latest = self.latest[stage]

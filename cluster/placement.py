@@ -71,7 +71,8 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
         bundles.append(Bundle("trainer and generator-0 (one GPU)", {"CPU": 2.0, "GPU": 1.0}))
     elif any(stage.kind != "evaluate" for stage in config.stages):
         ranks = config.trainer_processes
-        bundles += [Bundle("trainer" if ranks == 1 else f"trainer-{i}", {"CPU": 1.0}) for i in range(ranks)]
+        held = config.trainer_resources
+        bundles += [Bundle("trainer" if ranks == 1 else f"trainer-{i}", held) for i in range(ranks)]
     if rollouts:
         if not shared:
             bundles += [Bundle(f"generator-{i}", generator_resources(config)) for i in range(config.generators.count)]

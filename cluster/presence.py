@@ -14,11 +14,12 @@ from cluster.nodes import versions
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """One process of the run."""
+    """One process of the run. ``node``: for people; ``node_id``: Ray's."""
 
     node: str
     pid: int
     versions: Mapping[str, str]
+    node_id: str = ""
 
     def __str__(self) -> str:
         return f"node {self.node}, process {self.pid}"
@@ -30,7 +31,8 @@ class Present:
     def presence(self) -> Presence:
         """Of this process."""
         context = ray.get_runtime_context()
-        return Presence(f"{ray.util.get_node_ip_address()}/{context.get_node_id()[:8]}", os.getpid(), versions())
+        node_id = context.get_node_id()
+        return Presence(f"{ray.util.get_node_ip_address()}/{node_id[:8]}", os.getpid(), versions(), node_id)
 
 
 def refuse_other_versions(who: str, presence: Presence) -> None:

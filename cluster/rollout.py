@@ -32,16 +32,46 @@ _WAVE_SAMPLES = 512
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """All completions of one issue of one prompt, executed and scored. ``index`` is the order of admission."""
+    """All completions of one issue of one prompt, executed and scored.
+
+    Attributes:
+        index: order of admission; the place in the problem stream.
+        replaced: groups without signal that were sampled for this place before, oldest first; all of them dropped.
+    """
 
     index: int
     problem: Problem
     entries: tuple[JournalEntry, ...]
+    replaced: tuple[Group, ...] = ()
+
+    @property
+    def sampled(self) -> tuple[Group, ...]:
+        """Every group that was sampled for the place."""
+        return (*self.replaced, self)
+
+    @property
+    def has_signal(self) -> bool:
+        """Whether two usable completions earn differently: a group baseline is zero throughout otherwise."""
+        usable = [entry.trajectory for entry in self.entries if entry.trajectory.drop_reason is None]
+        return len({trajectory.reward for trajectory in usable}) > 1
+
+    def discarded(self) -> Group:
+        """The same group with every completion dropped as ``replaced``, where it was not dropped before."""
+        entries = (
+            replace(entry, trajectory=replace(entry.trajectory, drop_reason=entry.trajectory.drop_reason or "replaced"))
+            for entry in self.entries
+        )
+        return replace(self, entries=tuple(entries))
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What to sample for one group. ``execute``: False where only learned rewards are wanted of it."""
+    """What to sample for one group.
+
+    Attributes:
+        execute: False where only learned rewards are wanted of it.
+        attempt: of all its identities: 1 where it takes the place of a group without signal.
+    """
 
     run: str
     stage: str
@@ -51,6 +81,7 @@ class Ask:
     num_samples: int
     temperature: float
     execute: bool = True
+    attempt: int = 0
 
 
 class Rollout:
@@ -161,7 +192,7 @@ class Rollout:
         prompt_ids = np.asarray(self._prompt_ids(ask.problem), np.int32)
         return [
             GenerationRequest(
-                TrajectoryId(ask.run, ask.stage, ask.epoch, ask.problem.id, index),
+                TrajectoryId(ask.run, ask.stage, ask.epoch, ask.problem.id, index, ask.attempt),
                 prompt_ids,
                 self._sampling.max_new_tokens,
                 ask.temperature,

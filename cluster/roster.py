@@ -47,6 +47,7 @@ class Member:
         who: its name, unique in the run.
         handle: the Ray actor; its methods are made at run time.
         where: its node and process, once it is known.
+        node_id: Ray's id of its node, likewise.
         held: pieces of work that it was given and has not answered.
         faults: faults in a row, for those who count them.
         died: it was lost by dying or by not answering, so that what it held may have killed it.
@@ -56,6 +57,7 @@ class Member:
     who: str
     handle: Any
     where: str = ""
+    node_id: str = ""
     held: int = 0
     faults: int = 0
     died: bool = False
@@ -103,7 +105,7 @@ class Roster:
         trade: what is particular to the kind.
         config: time-outs and intervals.
         start_timeout_s: for a new member to be ready.
-        capacity: pieces of work that a member is given at a time; None: any number.
+        capacity: a member that holds so many pieces of work is given no more.
         report: told of every loss, replacement and departure.
     """
 
@@ -113,7 +115,7 @@ class Roster:
         config: SupervisionConfig,
         *,
         start_timeout_s: float,
-        capacity: int | None,
+        capacity: int,
         report: Report,
     ) -> None:
         self._trade = trade
@@ -166,27 +168,32 @@ class Roster:
                     self._checks = self._spawn(self._check_all())
             self._changed.clear()
 
-    async def take(self, avoid: Member | None = None) -> Member:
+    async def take(self, avoid: Member | None = None, pieces: int = 1) -> Member:
         """The member that holds least, once one has room; another than ``avoid`` where there is one.
 
-        Its work is given back with ``put_back``.
+        It is given all ``pieces`` of the work, be there room for one of them only. They are given back with
+        ``put_back``, together or one by one. Who waits is served in the order of coming.
         """
+        is_first = True
         while (member := self._free(avoid)) is None:
             waiter = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
+            (self._waiters.append if is_first else self._waiters.appendleft)(waiter)
+            is_first = False
             try:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake(1)  # it was our turn: the next one's now
+                    self._wake()  # it was our turn: the next one's now
                 raise
-        member.held += 1
+        member.held += pieces
+        if self._free(None) is not None:
+            self._wake()  # room for the next one too
         return member
 
-    def put_back(self, member: Member) -> None:
-        """One piece of work is off a member's hands."""
-        member.held -= 1
-        self._wake(1)
+    def put_back(self, member: Member, pieces: int = 1) -> None:
+        """So many pieces of work are off a member's hands."""
+        member.held -= pieces
+        self._wake()
 
     def lose(self, member: Member, why: str, *, died: bool = True) -> None:
         """Takes a member out for good: its work is issued again, it is killed, and the watch replaces it."""
@@ -327,24 +334,25 @@ class Roster:
 
     def _free(self, avoid: Member | None) -> Member | None:
         candidates = [member for member in self.serving if member is not avoid] or self.serving
-        free = [member for member in candidates if self._capacity is None or member.held < self._capacity]
+        free = [member for member in candidates if member.held < self._capacity]
         return min(free, key=lambda member: member.held, default=None)
 
     def _join(self, member: Member) -> None:
         self.serving.append(member)
-        self._wake(len(self._waiters))
+        self._wake()
 
     def _remove(self, member: Member) -> None:
         for members in (self.serving, self._benched, self._leaving):
             if member in members:
                 members.remove(member)
 
-    def _wake(self, count: int) -> None:
-        while count and self._waiters:
+    def _wake(self) -> None:
+        """Whoever waits longest looks again; it wakes the next one if there is room for more."""
+        while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
                 waiter.set_result(None)
-                count -= 1
+                return
 
 
 async def unless_given_up(given_up: asyncio.Future[str], work: Awaitable[Any]) -> Any:

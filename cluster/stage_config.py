@@ -134,6 +134,11 @@ class PPOStage(StageBase):
     """Groups that one learner step is offered."""
     samples_per_prompt: int = Field(default=2, ge=1)
     """N: completions of one prompt, a group."""
+    max_replacements: int = Field(default=0, ge=0)
+    """Dynamic sampling (DAPO, arXiv 2503.14476): a group whose usable completions all earn the same says nothing to
+    group baselines. It is dropped and its place sampled again with another problem, at most so many times; what came
+    last is then kept as it is. DAPO goes on without end: a set that is solved would stop the run. 0: no group is
+    replaced (``learner.drop_uniform_groups`` drops them)."""
     warmup_samples_per_prompt: int = Field(default=1, ge=1)
     """Completions of one prompt in the critic's warm-up: at equal rollouts more prompts taught it more."""
     sampling: SamplingConfig = SamplingConfig()
@@ -160,6 +165,8 @@ class PPOStage(StageBase):
     """Threads of the trainer."""
     ranks: int = Field(default=1, ge=1)
     """Processes of the trainer; they share the work and the memory (FSDP2)."""
+    gpus_per_rank: int = Field(default=0, ge=0, le=1)
+    """GPUs of each of them; 0: the trainer computes on a CPU. Never run with one."""
     checkpoint_every_steps: int = Field(default=10, ge=1)
     """Learner steps between checkpoints."""
     checkpoint_every_minutes: float | None = Field(default=None, gt=0)
@@ -171,7 +178,7 @@ class PPOStage(StageBase):
     best_metric: str = "rollout/pass_rate"
     """A name of docs/metrics.md, the larger the better, as it was at the step of the checkpoint."""
     group_timeout_s: float = Field(default=300.0, gt=0)
-    """Seconds until a group that is not complete is an error."""
+    """Seconds until a group that is not complete, its replacements included, is an error."""
 
     @model_validator(mode="after")
     def _one_temperature(self) -> Self:
@@ -180,6 +187,12 @@ class PPOStage(StageBase):
                 f"sampling.temperature {self.sampling.temperature} and learner.temperature "
                 f"{self.learner.temperature} differ: the ratio would compare two distributions"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_replaced_group_is_one_that_could_have_differed(self) -> Self:
+        if self.max_replacements and self.samples_per_prompt < 2:
+            raise ValueError("max_replacements compares a group's completions: samples_per_prompt must be at least 2")
         return self
 
     @model_validator(mode="after")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from ray.exceptions import ObjectStoreFullError, OutOfDiskError
+
 from actors.trainer import TrainerWorker
 from cluster.actor_config import SupervisionConfig
-from cluster.calls import within
-from cluster.errors import LostActorError, TrainerLostError
+from cluster.calls import FULL_STORE, within
+from cluster.errors import ActorError, LostActorError, TrainerLostError
 from cluster.presence import Present, refuse_other_versions
+from cluster.relay import of_this_node
 from cluster.roster import Report
 from cluster.session import end_actor, start_actor
 from cluster.stage_config import PPOStage
+from problems.identity import WeightsVersion
 
 TRAINER = "trainer"
 _TIMEOUT_S = 1800.0
@@ -21,13 +25,18 @@ _HEALTH = "health"  # answers while the other group's one thread trains
 
 
 class TrainerActor(TrainerWorker, Present):
-    """The trainer's worker as a Ray actor."""
+    """The trainer's worker as a Ray actor: its tickets say which node they are of."""
+
+    def publish(self, version: WeightsVersion) -> dict[str, str]:
+        return of_this_node(super().publish(version))
 
 
 class TrainerGroup:
     """All ranks of one start of the trainer. A rank that dies or hangs takes the others along: TrainerLostError."""
 
-    def __init__(self, stage: PPOStage, run: str, supervision: SupervisionConfig, report: Report) -> None:
+    def __init__(
+        self, stage: PPOStage, run: str, supervision: SupervisionConfig, report: Report, transport: str
+    ) -> None:
         self._supervision = supervision
         self._report = report
         self._names = [TRAINER] if stage.ranks == 1 else [f"{TRAINER}-{rank}" for rank in range(stage.ranks)]
@@ -38,7 +47,9 @@ class TrainerGroup:
                 run,
                 stage.threads,
                 rank,
+                transport,
                 num_cpus=1,
+                num_gpus=stage.gpus_per_rank,
                 concurrency_groups={_HEALTH: 1},
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
             )
@@ -58,7 +69,10 @@ class TrainerGroup:
 
     async def call(self, method: str, *arguments: Any, what: str) -> Any:
         """The same call to every rank; the first one's answer. Raises TrainerLostError, ActorError if one refused."""
-        calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
+        try:
+            calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
+        except (ObjectStoreFullError, OutOfDiskError) as error:  # the arguments did not even leave the driver
+            raise ActorError(f"{TRAINER} could not {what}: {FULL_STORE}") from error
         return await self._together(list(zip(self._names, calls, strict=True)), what)
 
     async def watch(self) -> None:

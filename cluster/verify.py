@@ -119,13 +119,23 @@ class _Issue:
     problem: str
     epoch: int
     samples: int
+    attempt: int
 
     @staticmethod
     def of(record: Mapping[str, Any]) -> _Issue:
-        return _Issue(record["lineage"], record["place"], record["problem"], record["epoch"], record["samples"])
+        return _Issue(
+            record["lineage"],
+            record["place"],
+            record["problem"],
+            record["epoch"],
+            record["samples"],
+            record.get("attempt", 0),
+        )
 
     def identities(self, run: str, stage: str) -> list[TrajectoryId]:
-        return [TrajectoryId(run, stage, self.epoch, self.problem, index) for index in range(self.samples)]
+        return [
+            TrajectoryId(run, stage, self.epoch, self.problem, index, self.attempt) for index in range(self.samples)
+        ]
 
 
 def _lineages(segments: Sequence[Segment]) -> set[int]:
@@ -220,22 +230,35 @@ def _check_issued(
     *,
     is_finished: bool,
 ) -> None:
-    """Every issued place was offered whole, by the lineage that issued it last; and no place was passed over."""
-    last: dict[int, _Issue] = {issue.place: issue for issue in issues}
-    account.issued = len(last)
+    """Every group of a place was offered whole, those that were replaced too, as the lineage that issued the place last
+    has them; and no place was passed over."""
+    last = _last_issues(issues)
+    account.issued = sum(len(issued) for issued in last.values())
+    expected = {
+        place: [name for issue in issued for name in issue.identities(run, account.stage)]
+        for place, issued in last.items()
+    }
     newest = max(offered, default=-1)
-    for place, issue in sorted(last.items()):
+    for place, names in sorted(expected.items()):
         if place > newest and not is_finished:
-            account.in_flight += 1
+            account.in_flight += len(last[place])
             continue
-        missing = [name for name in issue.identities(run, account.stage) if name not in offered.get(place, {})]
+        missing = [name for name in names if name not in offered.get(place, {})]
         account.lost += [f"{name} was issued (place {place}) and never offered to a step" for name in missing]
     account.lost += [f"place {place} of the stream was passed over" for place in range(newest) if place not in offered]
     for place in sorted(offered):
-        expected = set(last[place].identities(run, account.stage)) if place in last else set[TrajectoryId]()
-        account.unexplained += [
-            f"{name} was offered (place {place}) and never issued" for name in sorted(offered[place].keys() - expected)
-        ]
+        unknown = sorted(offered[place].keys() - set(expected.get(place, ())))
+        account.unexplained += [f"{name} was offered (place {place}) and never issued" for name in unknown]
+
+
+def _last_issues(issues: Sequence[_Issue]) -> dict[int, list[_Issue]]:
+    """Place -> the groups that its last holder issued there: the first one, and those that replaced it."""
+    last: dict[int, list[_Issue]] = {}
+    for issue in issues:
+        if issue.attempt == 0:
+            last[issue.place] = []
+        last.setdefault(issue.place, []).append(issue)
+    return last
 
 
 def _abandoned(folder: StageFolder, segments: Sequence[Segment]) -> dict[int, int]:

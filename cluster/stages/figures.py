@@ -28,23 +28,28 @@ _SHOWN = {
 
 def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str, float]:
     """Figures of the trajectories that one step was offered. Rates are over the step's wall time."""
-    trajectories = [entry.trajectory for group in step_input.groups for entry in group.entries]
+    entries = [entry for group in step_input.sampled for entry in group.entries]
+    trajectories = [entry.trajectory for entry in entries]
     count = max(len(trajectories), 1)
+    replaced = [trajectory for trajectory in trajectories if trajectory.drop_reason == "replaced"]
+    tokens = sum(trajectory.num_completion_tokens for trajectory in trajectories)
     wall_s = max(step_input.waits.wall_s, 1e-9)
-    judged = sum(is_judged(entry) for group in step_input.groups for entry in group.entries)
+    judged = sum(is_judged(entry) for entry in entries)
     cut = sum(trajectory.turns[-1].finish_reason is FinishReason.LENGTH for trajectory in trajectories)
-    executed = sum(entry.outcome not in {"", "cut"} for group in step_input.groups for entry in group.entries)
-    suspect = sum(bool(entry.signs) for group in step_input.groups for entry in group.entries)
+    executed = sum(entry.outcome not in {"", "cut"} for entry in entries)
+    suspect = sum(bool(entry.signs) for entry in entries)
     return {
         "rollout/pass_rate": sum(bool(trajectory.passed) for trajectory in trajectories) / max(judged, 1),
         "rollout/judged_fraction": judged / count,
         "rollout/reward": sum(trajectory.reward for trajectory in trajectories) / count,
-        "rollout/completion_tokens": sum(trajectory.num_completion_tokens for trajectory in trajectories) / count,
+        "rollout/completion_tokens": tokens / count,
         "rollout/cut_fraction": cut / count,
         "rollout/suspect_fraction": suspect / count,
-        "rollout/dropped": float(sum(trajectory.drop_reason is not None for trajectory in trajectories)),
+        "rollout/dropped": float(sum(trajectory.drop_reason not in {None, "replaced"} for trajectory in trajectories)),
+        "rollout/replaced_groups": float(sum(len(group.replaced) for group in step_input.groups)),
+        "rollout/replaced_tokens_fraction": sum(t.num_completion_tokens for t in replaced) / max(tokens, 1),
         "rollout/staleness": _mean_staleness(step_input),
-        "rollout/tokens_per_s": sum(trajectory.num_completion_tokens for trajectory in trajectories) / wall_s,
+        "rollout/tokens_per_s": tokens / wall_s,
         "rollout/executions_per_s": executed / wall_s,
         "executor/executed_total": float(executors.executed),
         "executor/cached_total": float(executors.cached),

@@ -62,7 +62,9 @@ async def _train_through_losses(
     executors stay."""
     losses, last = 0, latest_checkpoint(folder.checkpoints)
     while True:
-        trainer = TrainerGroup(stage, context.config.name, context.config.supervision, context.report)
+        config = context.config
+        transport = config.generators.engine.weight_transport
+        trainer = TrainerGroup(stage, config.name, config.supervision, context.report, transport)
         try:
             await _Job(context, stage, folder, lineage, parts, trainer).run()
             break
@@ -169,6 +171,7 @@ class _Job:
         self.lineage = lineage
         self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
         self.watch, self.comparisons = parts.watch, parts.comparisons
+        self.replacements = parts.stream.reseeded(derive_seed("replacements", context.config.seed))
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
@@ -254,14 +257,28 @@ class _Job:
         return drawn < self.stage.execute_share
 
     async def _produce(self, draw: Draw, position: int) -> Group:
+        """The group of one place. One without signal is replaced, by problems that are a function of the place."""
+        replaced: list[Group] = []
+        group = await self._issue(draw, position, attempt=0)
+        while not group.has_signal and len(replaced) < self.stage.max_replacements:
+            replaced.append(group.discarded())
+            draw = self.replacements.at(position * self.stage.max_replacements + len(replaced) - 1)
+            group = await self._issue(draw, position, attempt=1)
+        self.ledger.completed(self.lineage, position)
+        return replace(group, replaced=tuple(replaced))
+
+    async def _issue(self, draw: Draw, position: int, *, attempt: int) -> Group:
         num_samples = self.stage.samples_per_prompt
         self.ledger.issued(
-            self.version, place=position, problem_id=draw.problem.id, epoch=draw.epoch, num_samples=num_samples
+            self.version,
+            place=position,
+            problem_id=draw.problem.id,
+            epoch=draw.epoch,
+            num_samples=num_samples,
+            attempt=attempt,
         )
         ask = self._ask(self.stage.name, draw, position, num_samples)
-        group = await self.rollout.group(replace(ask, execute=self._is_executed(position)))
-        self.ledger.completed(self.lineage, position)
-        return group
+        return await self.rollout.group(replace(ask, execute=self._is_executed(position), attempt=attempt))
 
     async def _warm_up(self) -> None:
         """Rollouts of the frozen policy teach the critic before the first policy step."""
@@ -294,10 +311,10 @@ class _Job:
 
     async def _train(self, step_input: StepInput) -> None:
         """Journals everything, then one learner step."""
-        entries = [entry for group in step_input.groups for entry in group.entries]
+        entries = [entry for group in step_input.sampled for entry in group.entries]
         before = WeightsVersion(self.lineage, step_input.step)
         await asyncio.to_thread(write_journal, self.folder.trajectories, before, entries)
-        groups = [as_trained(self.stage, group) for group in step_input.groups]
+        groups = [as_trained(self.stage, group) for group in step_input.sampled]
         if self.stage.shuffle_rewards:
             groups = shuffled_rewards(groups, self.context.config.seed, step_input.step)
         report: StepReport = await self.call("step", groups, what="train a step")

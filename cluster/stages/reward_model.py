@@ -9,7 +9,8 @@ from typing import Any
 
 from actors.scorer import RewardModelTrainer
 from cluster.answers import read_pairs
-from cluster.calls import within
+from cluster.background import background
+from cluster.calls import again_when_lost, within
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.run_folder import StageFolder, digest, write_atomically
@@ -39,7 +40,12 @@ async def fit_reward_model(context: RunContext, stage: RewardModelStage, folder:
             f"stages.{stage.name}: {len(train)} pairs to learn from and {len(judged)} to judge the model by are too "
             "few; collect more, or change held_out_share"
         )
-    progress, figures, sources = await _train(context, stage, folder, train, held_out)
+    progress, figures, sources = await again_when_lost(
+        lambda: _train(context, stage, folder, train, held_out),
+        who=_WHO,
+        times=context.config.supervision.max_trainer_losses,
+        report=context.report,
+    )
     write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
     known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
     context.metrics.log(stage.name, progress.step, known)
@@ -64,7 +70,10 @@ async def _train(
     pairs: list[PreferencePair],
     held_out: dict[str, list[PreferencePair]],
 ) -> tuple[ScalarProgress, PairFigures, dict[str, dict[str, float]]]:
-    """(last progress, figures on all held-out pairs, accuracy on those of each source, now and before)."""
+    """(last progress, figures on all held-out pairs, accuracy on those of each source, now and before).
+
+    The whole training: what another attempt left is overwritten. Raises LostActorError.
+    """
     context.panel.begin(stage.name, 1.0)
     trainer = start_actor(
         RewardModelTrainer,
@@ -79,12 +88,9 @@ async def _train(
         return await within(trainer.judge.remote(model, pairs), _TIMEOUT_S, _WHO, "judge pairs")
 
     try:
-        done = trainer.train.remote(str(context.model_path(stage.base)), pairs, str(folder.model))
-        watching = asyncio.create_task(_watch(context, stage, trainer))
-        try:
+        async with background(lambda: _watch(context, stage, trainer)):
+            done = trainer.train.remote(str(context.model_path(stage.base)), pairs, str(folder.model))
             progress = await within(done, _TIMEOUT_S, _WHO, "train a reward model")
-        finally:
-            watching.cancel()
         figures = await judge(str(folder.model), [pair for pairs in held_out.values() for pair in pairs])
         sources: dict[str, dict[str, float]] = {}
         for source, of_source in held_out.items():
@@ -103,11 +109,12 @@ async def _train(
 
 
 async def _watch(context: RunContext, stage: RewardModelStage, trainer: Any) -> None:
-    """Consumes the trainer's progress; waits between polls; ends when it is cancelled at the stage's end."""
+    """Consumes the trainer's progress, its health check too; waits between polls; ends when it is cancelled."""
     last_step = 0
     while True:
         await asyncio.sleep(_POLL_S)
-        progress = await trainer.progress.remote()
+        timeout_s = context.config.supervision.health_timeout_s
+        progress = await within(trainer.progress.remote(), timeout_s, _WHO, "answer its health check")
         if progress is None or progress.step == last_step:
             continue
         last_step = progress.step

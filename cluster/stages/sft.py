@@ -9,9 +9,8 @@ from typing import Any
 
 from actors.trainer import FineTuner
 from cluster.background import background
-from cluster.calls import within
+from cluster.calls import again_when_lost, within
 from cluster.context import RunContext
-from cluster.errors import LostActorError
 from cluster.inputs import problems_of
 from cluster.run_folder import StageFolder
 from cluster.session import end_actor, start_actor
@@ -35,14 +34,13 @@ async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -
     tokenizer_folder = base or await asyncio.to_thread(_new_tokenizer, stage, pairs, folder.root / "tokenizer")
     style = context.tokenizer(tokenizer_folder).style
     job = (str(tokenizer_folder), str(base) if base else None, stage.new_model, style, pairs, str(folder.model))
-    for attempt in range(1, context.config.supervision.max_trainer_losses + 1):
-        try:
-            return asdict(await _fine_tune_once(context, stage, job))
-        except LostActorError as error:
-            context.report(_FINE_TUNER, "lost", str(error))
-            if attempt == context.config.supervision.max_trainer_losses:
-                raise
-    raise AssertionError("the last attempt returns or raises")
+    progress = await again_when_lost(
+        lambda: _fine_tune_once(context, stage, job),
+        who=_FINE_TUNER,
+        times=context.config.supervision.max_trainer_losses,
+        report=context.report,
+    )
+    return asdict(progress)
 
 
 async def _fine_tune_once(context: RunContext, stage: SFTStage, job: tuple[Any, ...]) -> SFTProgress:

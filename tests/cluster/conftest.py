@@ -21,6 +21,7 @@ from tests.stand_in_actor import SETTINGS
 from tests.stand_in_engine import StandInConfig
 
 ROOT = Path(__file__).resolve().parents[2]
+CRUCIBLE = Path(sys.executable).with_name("crucible")
 
 
 @pytest.fixture(scope="session")
@@ -48,11 +49,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class StandInRun:
-    """One run in a folder of its own."""
+    """One run in a folder of its own. ``real``: with vLLM, not with the stand-in."""
 
-    def __init__(self, folder: Path, model: Path, recipe: dict[str, Any], settings: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, model: Path, recipe: dict[str, Any], settings: dict[str, Any], real: bool = False
+    ) -> None:
         import shutil
 
+        self.real = real
         self.folder = folder
         self.root = folder / recipe["name"]
         self.model = folder / "model"
@@ -67,7 +71,8 @@ class StandInRun:
     def start(self, address: str | None = None) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": str(ROOT)} | ({"RAY_ADDRESS": address} if address else {})
         with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "tests.stand_in_actor", "run", str(self.recipe_file), "--debug"]
+            command = [str(CRUCIBLE)] if self.real else [sys.executable, "-m", "tests.stand_in_actor"]
+            command += ["run", str(self.recipe_file), "--debug"]
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=ROOT)
         return self.process
 
@@ -103,7 +108,7 @@ class StandInRun:
         return "\n".join([*lines[-40:], *(str(event) for event in read_lines(self.root / "events.jsonl")[-25:])])
 
     def crucible(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("crucible")), *arguments]
+        command = [str(CRUCIBLE), *arguments]
         return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
     def verify(self) -> str:
@@ -124,10 +129,12 @@ class StandInRun:
 
 @pytest.fixture
 def stand_in_run(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., StandInRun]]:
-    """Makes runs; ``engine`` are fields of StandInConfig, ``stage`` and ``run`` of the recipe."""
+    """Makes runs; ``engine`` are fields of StandInConfig, ``stage`` and ``run`` of the recipe; ``real``: with vLLM."""
     runs: list[StandInRun] = []
 
-    def make(*, engine: dict[str, Any] | None = None, stage: dict[str, Any] | None = None, **run: Any) -> StandInRun:
+    def make(
+        *, engine: dict[str, Any] | None = None, stage: dict[str, Any] | None = None, real: bool = False, **run: Any
+    ) -> StandInRun:
         slow = (engine or {}).pop("slow", {})
         settings = asdict(StandInConfig(**({"vocab_size": 300, "mean_tokens": 12.0} | (engine or {}))))
         learner = {"num_steps": 12, "advantage": {"kind": "group"}, "epochs": 1} | (stage or {}).pop("learner", {})
@@ -145,14 +152,14 @@ def stand_in_run(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Sta
         }
         recipe = {
             "name": "run",
-            "generators": {"count": 2, "push_timeout_s": 20.0},
+            "generators": {"count": 2, "push_timeout_s": 20.0, "engine": {"weight_transport": "shm"}},
             "executors": {"count": 1, "sandbox": {"backend": "embedded", "slots": 1}},
             "supervision": {"health_every_s": 1.0, "health_timeout_s": 15.0},
             "stages": [ppo | (stage or {})],
         }
         folder = tmp_path / f"runs{len(runs)}"
         folder.mkdir()
-        runs.append(StandInRun(folder, tiny_model, recipe | run, settings | {"slow": slow}))
+        runs.append(StandInRun(folder, tiny_model, recipe | run, settings | {"slow": slow}, real))
         return runs[-1]
 
     yield make

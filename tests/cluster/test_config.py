@@ -6,6 +6,7 @@ import yaml
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.recipe import load_recipe
+from cluster.runner import run_recipe
 from cluster.stage_config import PPOStage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,3 +85,20 @@ def test_weights_are_given_to_all_sets_of_a_ppo_stage_or_to_none(tmp_path: Path)
         load_recipe(path, ["stages.before.problems.0.weight=1"])
     with pytest.raises(ConfigError, match="greater than 0"):
         load_recipe(path, [two % ", weight: 0"])
+
+
+def test_a_shared_gpu_can_be_planned_and_a_run_of_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    engine = {"device": "cuda"}
+    evaluate = {"kind": "evaluate", "name": "e", "model": "m", "problems": [{"spec": "s"}]}
+    config = RunConfig.model_validate(
+        {
+            "name": "shared",
+            "folder": str(tmp_path),
+            "placement": {"kind": "colocated"},
+            "generators": {"count": 1, "engine": engine},
+            "stages": [evaluate],
+        }
+    )
+    with pytest.raises(ConfigError, match="colocated can be planned and not run yet"):
+        run_recipe(config)
+    assert list(tmp_path.iterdir()) == []

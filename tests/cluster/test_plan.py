@@ -261,9 +261,18 @@ def test_every_recipe_can_be_planned(path: Path, capsys: pytest.CaptureFixture[s
 def test_a_gpu_recipe_is_sound_here_and_the_missing_gpu_is_named() -> None:
     config = load_recipe(RECIPES / "gpu.yaml", ["ray.address=null"])
     plan = make_plan(config)
-    if torch.cuda.device_count() < 4:
-        assert any("generator-0 asks 2 of resource 'GPU'" in text for text in plan.missing)
+    if torch.cuda.device_count() < 5:
+        assert any("of resource 'GPU'" in text for text in plan.missing)
     assert any("/shared/data/mbpp.jsonl" in text for text in plan.missing) or Path("/shared/data/mbpp.jsonl").exists()
+
+
+def test_each_rank_of_a_trainer_on_gpus_has_its_own() -> None:
+    config = load_recipe(RECIPES / "gpu.yaml", ["stages.ppo.ranks=2"])
+    held = {bundle.who: bundle.resources for bundle in bundles_of(config)}
+    assert held["trainer-0"] == held["trainer-1"] == {"CPU": 1.0, "GPU": 1.0}
+    assert held["generator-0"] == {"CPU": 1.0, "GPU": 2.0}
+    on_cpu = load_recipe(RECIPES / "gpu.yaml", ["stages.ppo.gpus_per_rank=0"])
+    assert {bundle.who: bundle.resources for bundle in bundles_of(on_cpu)}["trainer"] == {"CPU": 1.0}
 
 
 def test_a_shared_gpu_is_one_bundle_and_synchronous() -> None:

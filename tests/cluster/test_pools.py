@@ -19,6 +19,7 @@ from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import Generated, GeneratorPool
 from cluster.nodes import versions
 from cluster.presence import Presence
+from cluster.relay import Relay
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import FunctionSuite, Limits
 from sandbox.verdict import Outcome, Program, Verdict
@@ -151,6 +152,27 @@ async def test_a_generator_that_was_only_late_serves_again_when_it_has_caught_up
     assert len(cluster.handles) == 2
 
 
+async def test_a_copy_to_another_node_that_fails_is_made_again_and_costs_no_generator(monkeypatch) -> None:
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(StandInConfig()))
+    pool = generators(cluster, count=2)
+    await pool.start(Path("m"), L0)
+    asked: list[str] = []
+
+    async def local(_: Relay, ticket: dict[str, str], node_id: str) -> dict[str, str]:
+        asked.append(node_id)
+        if len(asked) <= 3:
+            raise ActorError("node b could not copy weights L0.S1")
+        return ticket
+
+    monkeypatch.setattr(Relay, "local", local)
+    monkeypatch.setattr("cluster.generator_pool._CATCH_UP_RETRY_S", 0.01)
+    await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+    assert [handle.actor.version for handle in cluster.handles] == [WeightsVersion(0, 1)] * 2
+    assert len(cluster.reported("waits for weights")) == 3
+    assert "could not copy weights L0.S1" in cluster.reported("waits for weights")[0]
+    assert cluster.reported("lost") == []
+
+
 async def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(monkeypatch) -> None:
     class Refuses(StandInGenerator):
         async def verify(self, ticket: dict[str, str]) -> None:  # noqa: ARG002
@@ -183,6 +205,30 @@ async def test_a_generator_that_leaves_finishes_what_it_holds_or_hands_it_back(m
     assert {generated.who for generated in other.values()} == {"generator-0"}
     assert cluster.handles[1].dead.is_set()
     assert not cluster.handles[0].dead.is_set()
+
+
+async def test_a_generator_that_joins_takes_its_share_of_what_waits_in_the_order_of_coming(monkeypatch) -> None:
+    """Each samples 2 at a time and holds 4, one group of 4: the other 9 groups wait for whoever has room."""
+    slow = StandInConfig(tokens_per_s=200.0, mean_tokens=1e6, max_num_seqs=2)
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(slow))
+    pool = generators(cluster, count=1, engine={"max_num_seqs": 2})
+    await pool.start(Path("m"), L0)
+    ended: list[int] = []
+
+    async def one(index: int) -> set[str]:
+        results = await sample(pool, group(f"p{index}", max_tokens=10))
+        ended.append(index)
+        return {generated.who for generated in results.values()}
+
+    async with watched(pool.roster):
+        sampling = [asyncio.create_task(one(index)) for index in range(10)]
+        await until(lambda: pool.roster.serving[0].held == 4)
+        pool.scale(3)
+        holders = await asyncio.gather(*sampling)
+    counts = [sum(who in held for held in holders) for who in ("generator-0", "generator-1", "generator-2")]
+    assert min(counts) >= 2, counts
+    assert all(abs(index - place) <= 3 for place, index in enumerate(ended)), ended
+    assert all(member.held == 0 for member in pool.roster.serving)
 
 
 async def test_what_an_engine_gives_up_by_itself_is_sampled_elsewhere(monkeypatch) -> None:

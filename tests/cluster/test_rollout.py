@@ -240,3 +240,26 @@ async def test_a_program_of_a_problem_that_was_set_aside_is_dropped_by_that_name
     group = await rollout.group(Ask("run", "stage", 0, 0, PROBLEM, 1, 1.0))
     assert group.entries[0].trajectory.drop_reason == "set_aside"
     assert group.entries[0].trajectory.events == ()
+
+
+async def test_a_group_says_something_only_if_two_usable_completions_earn_differently() -> None:
+    right, wrong = verdict(Outcome.PASSED, Outcome.PASSED), verdict(Outcome.PASSED, Outcome.WRONG_ANSWER)
+    broken = Verdict(Outcome.INFRASTRUCTURE_ERROR, num_cases=2)
+    verdicts = {" a": right, " b": right, " c": wrong, " d": broken}
+    stop = FinishReason.STOP
+    same, _, _ = await roll([(" a", stop), (" b", stop), (" d", stop)], verdicts)
+    different, _, _ = await roll([(" a", stop), (" c", stop), (" d", stop)], verdicts)
+    assert not same.has_signal, "the third one earned nothing because of us, not of what it says"
+    assert different.has_signal
+    dropped = [entry.trajectory.drop_reason for entry in same.discarded().entries]
+    assert dropped == ["replaced", "replaced", "infrastructure:test_share"]
+
+
+async def test_a_place_without_signal_is_sampled_again_with_other_draws() -> None:
+    generators = Generators([(" a", FinishReason.STOP)] * 2)
+    rollout = make_rollout(generators, Executors({PROMPT + " a": verdict(Outcome.PASSED, Outcome.PASSED)}))
+    for attempt in (0, 1):
+        await rollout.group(Ask("run", "stage", 3, 7, PROBLEM, 2, 1.0, attempt=attempt))
+        assert [request.id.attempt for request in generators.requests] == [attempt, attempt]
+    draws = [replace(request.id, attempt=attempt) for request in generators.requests for attempt in (0, 1)]
+    assert len({draw.sampling_seed() for draw in draws}) == 4

@@ -227,3 +227,36 @@ def test_the_command_says_it_in_lines_and_by_its_exit_code(run: Run) -> None:
 def test_a_folder_that_holds_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="holds no run"):
         verify_run(tmp_path)
+
+
+def test_a_group_that_was_replaced_is_accounted_with_the_one_in_its_place(run: Run) -> None:
+    """Place 7 (lineage 1, step 4): its own group had no signal and was dropped for another."""
+    substitutes = [TrajectoryId("run", "ppo", 0, "p1", index, 1) for index in range(SAMPLES)]
+    version = WeightsVersion(1, 3)
+    run.journal(1, 4, lambda entries: [*entries, *(run.entry(one, 7, [version]) for one in substitutes)])
+    names = [str(identity) for identity in run.ids(7)]
+    run.record(
+        1,
+        -1,
+        lambda record: {
+            **record,
+            "trained": [name for name in record["trained"] if name not in names] + [str(one) for one in substitutes],
+            "dropped": dict.fromkeys(names, "replaced"),
+        },
+    )
+    never = [f"{one} was offered (place 7) and never issued" for one in substitutes]
+    assert only(run.account(), "unexplained") == never
+    issue = {"place": 7, "problem_id": "p1", "epoch": 0, "num_samples": SAMPLES, "attempt": 1}
+    Ledger(run.ledger).issued(version, **issue)
+    account = run.account()
+    assert account.is_sound
+    assert account.dropped["replaced"] == SAMPLES
+    assert (account.issued, account.completed) == (9, 18)
+    # A second replacement that never came back is lost; once the place is issued anew, only what came after counts.
+    Ledger(run.ledger).issued(version, **(issue | {"problem_id": "p2"}))
+    assert only(run.account(), "lost") == [
+        f"run/ppo/0/p2/{index}/1 was issued (place 7) and never offered to a step" for index in range(SAMPLES)
+    ]
+    Ledger(run.ledger).issued(version, place=7, problem_id="p2", epoch=1, num_samples=SAMPLES)
+    Ledger(run.ledger).issued(version, **issue)
+    assert run.account().is_sound

@@ -1,0 +1,110 @@
+"""``crucible scale``: what it refuses in one sentence, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from cluster.actor_config import ExecutorsConfig, GeneratorsConfig
+from cluster.cli import app
+from cluster.config import RunConfig
+from cluster.placement import Node
+from cluster.scaling import Control
+from cluster.stage_config import EvaluateStage, ProblemSource
+
+
+class Pool:
+    def __init__(self, name: str, count: int) -> None:
+        self.name = name
+        self.count = count
+
+    def scale(self, count: int) -> None:
+        self.count = count
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A run that somebody drives: its lock is held."""
+    (tmp_path / "config.yaml").write_text("{}")
+    return tmp_path
+
+
+@contextmanager
+def driven(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """A driver whose cluster has one node with three CPUs, one of them free, and one sandbox, taken."""
+    (root / "control").mkdir()
+    stage = EvaluateStage(name="e", model="m", problems=(ProblemSource(spec="s"),))
+    config = RunConfig(
+        name="run", generators=GeneratorsConfig(count=2), executors=ExecutorsConfig(count=1), stages=(stage,)
+    )
+    context = SimpleNamespace(
+        config=config,
+        folder=SimpleNamespace(control=root / "control"),
+        generators=Pool("generator", 2),
+        executors=Pool("executor", 1),
+        report=lambda *_: None,
+        asked=[],
+    )
+    node = Node("n", {"CPU": 3.0, "sandbox": 1.0}, {"CPU": 1.0, "sandbox": 0.0})
+    monkeypatch.setattr("cluster.scaling.cluster_nodes", lambda: [node])
+    monkeypatch.setattr("cluster.scaling.request_resources", lambda bundles: context.asked.append(len(bundles)))
+    with (root / "driver.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield context
+
+
+async def say(context: SimpleNamespace, *arguments: str) -> tuple[int, str]:
+    """The command's exit code and what it says, with the driver's loop beside it."""
+    serving = asyncio.create_task(Control(context).serve())
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["scale", *arguments])
+    serving.cancel()
+    return result.exit_code, " ".join(result.output.split())
+
+
+async def test_within_the_cluster_it_is_done_and_beyond_it_nothing_is_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driven(root, monkeypatch) as context:
+        code, said = await say(context, str(root), "--generators", "3", "--wait", "0")
+        assert (code, said) == (0, "generators 2 -> 3, executors 1 -> 1")
+        code, said = await say(context, str(root), "--generators", "5", "--executors", "1", "--wait", "0")
+        assert code == 6
+        assert "the cluster has no room: generator-4 asks 1 of resource 'CPU'; n has 0 of 3 free" in said
+        assert "nothing was changed" in said
+        code, said = await say(context, str(root), "--executors", "2", "--wait", "0")
+        assert code == 6
+        assert "executor-1 asks 1 of resource 'sandbox'" in said
+        assert (context.generators.count, context.executors.count) == (3, 1)
+        assert context.asked == [4, 6, 4, 5, 4], "of what is not there the autoscaler is not asked any longer"
+        assert await say(context, str(root), "--generators", "1", "--wait", "0") == (
+            0,
+            "generators 3 -> 1, executors 1 -> 1",
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--generators", "0"], 1, "--generators is 0; a run needs at least one of them"),
+        (["--executors", "-1"], 1, "--executors is -1; a run needs at least one of them"),
+        ([], 1, "say how many there shall be"),
+        (["--generators", "2"], 3, "is not running; set the counts in its recipe instead"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(root: Path, arguments: list[str], code: int, said: str) -> None:
+    result = CliRunner().invoke(app, ["scale", str(root), *arguments])
+    assert result.exit_code == code
+    assert said in " ".join(result.output.split())
+
+
+def test_a_folder_that_holds_no_run_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["scale", str(tmp_path), "--generators", "2"])
+    assert result.exit_code == 3
+    assert "holds no run" in " ".join(result.output.split())
