@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioCase, StdioSuite
-from sandbox.resident.protocol import End, Kind, Order, Result
+from sandbox.resident.protocol import IN_ADVANCE, End, Kind, Order, Result
 from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Suite, Verdict
 
 _ENDS = {
@@ -129,8 +129,8 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
         memory_bytes=result.peak_bytes,
         isolation=isolation,
     )
-    if not report:
-        return _without_report(measured, end)
+    if result.judge_exit != 0 or not report:
+        return _without_report(measured, end, report)
     told: dict[str, Any] = shown(json.loads(report))
     if not told["started"] and end is End.JUDGED:
         detail = f"the program's process did not start (exit {result.candidate_exit})"
@@ -155,8 +155,13 @@ def shown(told: Any) -> Any:
     return told
 
 
-def _without_report(measured: Verdict, end: End) -> Verdict:
-    """The judge did not finish: it has limits too, and what overtaxed it came from the candidate."""
+def _without_report(measured: Verdict, end: End, report: bytes) -> Verdict:
+    """The judge did not finish. It has limits too, and what overtaxed it came from the candidate, unless the suite had
+    asked nothing of it yet and the candidate overdrew nothing."""
+    is_in_advance = report.startswith(f'{{"{IN_ADVANCE}":'.encode()) and report.endswith(b"}")
+    if is_in_advance and end in (End.JUDGED, End.BLOCKED, End.STARVED):
+        detail = shown(json.loads(report))[IN_ADVANCE]
+        return replace(measured, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=detail)
     outcome, detail = _ENDS.get(end, (Outcome.RUNTIME_ERROR, "the test could not be run to its end"))
     return replace(measured, outcome=outcome, cases=(CaseResult(outcome, detail),), signs=("judge-died",))
 

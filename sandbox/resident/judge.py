@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from .foreign import CompileJudge
+from .protocol import IN_ADVANCE
 from .proxies import CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
 from .script import ScriptJudge
 from .wire import read_exactly, write_all
@@ -25,14 +26,19 @@ class SuiteBrokenError(Exception):
 class Judge:
     """Judges one program by one suite.
 
+    Until the suite's first request to the program, whatever takes time or ends this process is the suite's own doing.
+    So long an advance report stands in the report's file, which says so if there comes no other.
+
     Report: ``cases`` (one ``[outcome, detail]`` for each case that was begun), ``load`` (why the program did not load,
     or None), ``gone`` (why the conversation ended early, or None), ``broken`` (what is wrong with the suite, or None),
     ``signs`` of cheating, ``started`` (False if the candidate's process never came up: no fault of the program).
     """
 
-    def __init__(self, job: dict[str, Any], channel: Channel) -> None:
+    def __init__(self, job: dict[str, Any], channel: Channel, report: int) -> None:
+        """``report``: the file that holds an advance report while the suite runs by itself."""
         self._job = job
         self._channel = channel
+        self._report = report
         self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": __builtins__}
         self._cases: list[list[str]] = []
         self._load: list[Any] | None = None
@@ -44,9 +50,12 @@ class Judge:
         try:
             setup, cases = self._compiled()
             if self._loads():
+                self._write_in_advance()
+                self._channel.before_first_request = self._take_back
                 self._run_all(setup, cases)
         except (SuiteBrokenError, UnsupportedError) as error:
             broken = str(error)[:_MAX_DETAIL]
+        self._take_back()
         gone = self._channel.gone
         return {
             "cases": self._cases,
@@ -56,6 +65,15 @@ class Judge:
             "signs": self._channel.signs,
             "started": self._started,
         }
+
+    def _write_in_advance(self) -> None:
+        names = ", ".join(self._job["entry_points"])[:_MAX_DETAIL]
+        broken = f"the suite for {names} hangs, or ends by itself, before it calls the program"
+        write_all(self._report, json.dumps({IN_ADVANCE: broken}).encode())
+
+    def _take_back(self) -> None:
+        os.ftruncate(self._report, 0)
+        os.lseek(self._report, 0, os.SEEK_SET)
 
     def _compiled(self) -> tuple[Any, list[Any]]:
         try:
@@ -153,5 +171,5 @@ def run(
     if "compile" in job:
         judge = CompileJudge(job, conversation)
     else:
-        judge = ScriptJudge(job, conversation, *streams) if streams else Judge(job, conversation)
+        judge = ScriptJudge(job, conversation, *streams) if streams else Judge(job, conversation, report)
     write_all(report, json.dumps(judge.run()).encode())

@@ -6,6 +6,9 @@ import struct
 from dataclasses import astuple, dataclass
 from enum import IntEnum
 
+IN_ADVANCE = "in_advance"
+"""The one key of a report that a judge leaves for the case that it comes no further; its value says why."""
+
 
 class End(IntEnum):
     """What ended a run, as the server saw it."""

@@ -53,6 +53,7 @@ class Channel:
         self._poll.register(descriptor, select.POLLIN)
         self.gone: CandidateGone | None = None
         self.num_requests = 0
+        self.before_first_request: Callable[[], None] | None = None
         self.last_raised: BaseException | None = None
         self.signs: list[str] = []
 
@@ -110,6 +111,8 @@ class Channel:
         """What the candidate answers, as a value, or raised as the exception that it says it raised."""
         arguments = [self._encoder.encode(value) for value in values]
         keywords = {name: self._encoder.encode(value) for name, value in named.items()}
+        if self.num_requests == 0 and self.before_first_request is not None:
+            self.before_first_request()
         self.num_requests += 1
         self.expect_silence()
         # Not to be guessed: an answer written in advance, or left over, can then match no request.

@@ -38,6 +38,7 @@ _JUDGE_GRACE_S = 2.0
 _FIRST_TICK_S = 0.1
 _SHORT_S = 0.05
 _MIN_TICK_S = 0.02
+_NOT_OVERDRAWN = (End.BLOCKED, End.STARVED)
 _STARVED_SHARE = 0.5  # of the time without a processor, spent waiting for one
 _STARVED_LEAST = 0.1  # of the wall limit
 _UIDS_PER_SLOT = 60_000
@@ -152,7 +153,7 @@ class Run:
         self._judge = self._fork_alone(lambda: self._be_judge(ours, report, streams))
         for descriptor in (ours, theirs, prints, *streams):
             os.close(descriptor)
-        self._watch(printed)
+        self._watch(printed, report)
         is_last = not self._server.sweeper.is_empty()
         self._send(report, is_last)
         if is_last:
@@ -248,7 +249,7 @@ class Run:
 
     # -- watching
 
-    def _watch(self, printed: int) -> None:
+    def _watch(self, printed: int, report: int) -> None:
         """Consumes the ends of judge and candidate and what is printed; unblocked by the wall limit at the latest."""
         order, poll = self._order, select.poll()
         judge_end, candidate_end = os.pidfd_open(self._judge), os.pidfd_open(self._candidate)
@@ -280,7 +281,7 @@ class Run:
             if self._end:
                 break
         os.close(candidate_end)
-        self._finish(judge_end)
+        self._finish(judge_end, report)
 
     def _count_prints(self, printed: int) -> bool:
         """False at the end of the stream."""
@@ -326,7 +327,7 @@ class Run:
 
     # -- the end
 
-    def _finish(self, judge_end: int) -> None:
+    def _finish(self, judge_end: int, report: int) -> None:
         """Ends the candidate and all it started, then the judge, which hears of it by the end of its stream."""
         others: list[int] = []
         # What the kernel ends with the namespace drops out of its accounts, so it is looked at before; not in short
@@ -338,7 +339,11 @@ class Run:
         uid = self._server.candidate_uid()
         self._candidate_exit, spent = self._server.sweeper.end(self._candidate, self._judge, uid, bool(others))
         self._account(spent)
-        grace_s = _JUDGE_GRACE_S if self._end else max(_JUDGE_GRACE_S, self._order.wall_s)
+        # A judge that has written and goes on runs the suite by itself: with the program gone it gets all the time that
+        # a run may take, so that no program can make it look like a suite that hangs.
+        is_alone = self._kind is Kind.FUNCTIONS and os.fstat(report).st_size > 0
+        is_hurried = self._end and not (is_alone and self._end in _NOT_OVERDRAWN)
+        grace_s = _JUDGE_GRACE_S if is_hurried else max(_JUDGE_GRACE_S, self._order.wall_s)
         if not select.select([judge_end], [], [], grace_s)[0]:
             os.kill(self._judge, signal.SIGKILL)
         _, status = os.waitpid(self._judge, 0)
@@ -358,7 +363,9 @@ class Run:
             self._end = End.CPU
 
     def _send(self, report: int, is_last: bool) -> None:
-        size = os.fstat(report).st_size if self._judge_exit == 0 else 0
+        # Of a judge for functions also what it wrote in advance.
+        is_whole = self._judge_exit == 0 or self._kind is Kind.FUNCTIONS
+        size = os.fstat(report).st_size if is_whole else 0
         wall_s = time.monotonic() - self._start
         result = Result(
             int(self._end),

@@ -119,7 +119,7 @@ def test_what_cannot_be_run_harms_no_other_program_of_the_batch() -> None:
             (Program("python", b"def f(x): return x + 1\0"), SUITE, Limits(), Outcome.COMPILE_ERROR, ""),
             (RIGHT, broken, Limits(), Outcome.INFRASTRUCTURE_ERROR, "broken"),
             (RIGHT, greedy, Limits(), Outcome.INFRASTRUCTURE_ERROR, "MemoryError"),
-            (RIGHT, hanging, Limits(wall_s=2.0), Outcome.TIME_LIMIT, ""),
+            (RIGHT, hanging, Limits(wall_s=2.0), Outcome.INFRASTRUCTURE_ERROR, "the suite for f hangs"),
         ]
         work = [item for one in odd for item in ((RIGHT, SUITE, Limits(wall_s=60.0)), one[:3])]
         verdicts = executor.run_all(work)

@@ -198,3 +198,18 @@ def test_runs_leave_nothing_to_later_runs(run: Run) -> None:
     for _ in range(2):
         assert run(writes, "assert f() == 1").passed
         assert run(looks, "assert f() == [False, False, [], False]").passed
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome"),
+    [
+        ("import time\ntime.sleep(60)", Outcome.TIME_LIMIT),  # the judge is waiting for the program, not by itself
+        ("import os, threading\nthreading.Timer(0.2, os._exit, [0]).start()", Outcome.RUNTIME_ERROR),
+    ],
+)
+def test_no_program_can_pass_itself_off_as_a_suite_that_hangs(run: Run, source: str, outcome: Outcome) -> None:
+    """The suite is long before its first call, but comes to it."""
+    verdict = run(
+        f"{source}\ndef f(): return 1", "assert f() == 1", setup="import time\ntime.sleep(1.5)", cpu_s=0.7, wall_s=3.0
+    )
+    assert verdict.outcome is outcome, verdict
