@@ -54,5 +54,5 @@ class SandboxConfig(BaseModel):
     """Refuse suites that run in the program's own process, whose passes can be forged (``trust="merged"``)."""
     runtime: str | None = None
     """Docker only: the container runtime, such as ``runsc`` for gVisor; the engine's default if not given."""
-    start_timeout_s: float = Field(default=60.0, gt=0)
+    start_timeout_s: float = Field(default=120.0, gt=0)
     """Seconds that a slot may take to start."""

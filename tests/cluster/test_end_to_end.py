@@ -1,5 +1,6 @@
 """The main job on real parts, small: killed with SIGKILL in the middle, started again, and looked at from all sides."""
 
+import contextlib
 import json
 import os
 import signal
@@ -62,8 +63,13 @@ class Finished:
     agents: list[psutil.Process]
 
 
-def descendants(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
+def descendants(pid: int) -> dict[psutil.Process, str]:
+    """All that a process has started, with its name. One that ends while it is looked at is left out."""
+    named: dict[psutil.Process, str] = {}
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            named[process] = process.name()
+    return named
 
 
 def wait_for_ends(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
@@ -97,7 +103,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     started = descendants(first.pid)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    agents = [process for process in started if process.name() in RAY_AGENTS]
+    agents = [process for process, name in started.items() if name in RAY_AGENTS]
     others = [process for process in started if process not in agents]
     assert wait_for_ends(others, 30.0) == [], "processes outlived a driver that was killed"
     steps_at_kill = num_steps()
