@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from cluster.errors import ActorError, ConfigError
 from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
-from cluster.run_folder import StageFolder, write_atomically
+from cluster.run_folder import StageFolder
 from cluster.session import end_actor, start_actor
 from cluster.stage_config import DiscriminatorStage
 from cluster.stages.comparing import TRAIN_TIMEOUT_S, pair_of
@@ -72,7 +71,7 @@ async def fit_discriminator(
     done = await _train(context, stage, folder, train, held_out)
     figures = {f"discriminator/held_out_{name}": value for name, value in done.held_out._asdict().items()}
     context.metrics.log(stage.name, done.progress.step, figures | event_shares(entries))
-    record = {
+    return {
         "num_filtered_prompts": len(problems) - len(fitting),
         "references": dict(left_out),
         "num_pairs": len(train),
@@ -83,8 +82,6 @@ async def fit_discriminator(
         **{name.removeprefix("discriminator/"): value for name, value in figures.items() if math.isfinite(value)},
         **event_shares(entries),
     }
-    write_atomically(folder.root / "held_out.json", json.dumps(record, indent=1))
-    return record
 
 
 async def with_sound_references(
