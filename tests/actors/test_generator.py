@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import pytest_asyncio
+import torch
 
 from actors.errors import WeightPhaseError, WeightsCorruptedError, WeightsLostError, WeightsMissingError
+from actors.judging import Judge
 from actors.weights import bucketed
 from learner.trajectory import FinishReason, VersionSpan
 from problems.identity import WeightsVersion
@@ -47,6 +50,18 @@ async def test_behaviour_logprobs_are_those_of_the_distribution_sampled_from(tin
     for result in results:
         expected = tiny.logprobs(result, temperature)
         np.testing.assert_allclose(result.turn.behaviour_logprobs, expected, rtol=0, atol=1e-5)
+
+
+async def test_a_judge_reads_the_odds_of_two_answers_off_one_sampled_token(tiny: Any) -> None:
+    judge = Judge.__new__(Judge)  # with the engine that runs already
+    judge._engine, judge._starting, judge._numbers = tiny.generator._engine, asyncio.Lock(), itertools.count()
+    judge._answers = (7, 11)
+    for index in range(6):
+        ids = tiny.request(index).prompt_ids.tolist()
+        with torch.no_grad():
+            logits = tiny.model(torch.tensor([ids])).logits[0, -1, list(judge._answers)]
+        expected = float(logits.softmax(0)[0])
+        assert await judge._probability_of_first(ids) == pytest.approx(expected, abs=1e-5)
 
 
 async def test_a_completion_depends_on_weights_prompt_and_seed_alone(tiny: Any) -> None:
