@@ -1,4 +1,4 @@
-"""The reward terms: those of a verdict, which are pure arithmetic, and that of a learned reward model.
+"""The reward terms: those of a verdict, which are pure arithmetic, and those of learned models.
 
 A completion that was cut by the length limit is not executed: it earns ``length_cut`` and nothing else, since what a
 half program does when it runs says nothing about the program that the model meant.
@@ -21,7 +21,9 @@ from actors.comparison import CompareAnswers, ComparingTerm, ComparingTermConfig
 from actors.compiler import CompilerTerm, CompilerTermConfig
 from actors.term_settings import TermSettings, is_cut
 from actors.terms import Attempt, Failed, RewardTerm
+from learner.line_rewards import line_rewards
 from learner.trajectory import RewardEvent, Trajectory
+from problems.linespans import line_spans
 from sandbox.verdict import Outcome, Verdict
 
 Tokens = NDArray[np.int32]
@@ -72,6 +74,24 @@ class RewardModelTermConfig(TermSettings):
     """``within_prompt``: weight (score - mean) / (standard deviation + 1e-6) over the answers to one prompt, as the
     paper's reward normalisation has it (over what, it does not say). It hides that a prompt is hard, and reduces
     hacking."""
+
+
+class ProcessTermConfig(TermSettings):
+    """Pays for each line what a process reward model says of the prefix that it ends (arXiv 2410.17621).
+
+    The weight's share of each line is 1 / T, T the lines that are neither blank nor comment nor docstring; those earn
+    nothing. A completion that the length limit cut counts as failing.
+    """
+
+    kind: Literal["process"] = "process"
+    model: str
+    """A process reward model: ``stage:NAME`` or a folder."""
+    weight_failing: float = Field(default=0.25, ge=0, allow_inf_nan=False)
+    """Lambda of a program that fails."""
+    weight_passing: float = Field(default=0.025, ge=0, allow_inf_nan=False)
+    """Lambda of a program that passes."""
+    bound: float | None = Field(default=1.0, gt=0)
+    """Scores are cut to [-bound, bound], the labels' range; null: not cut. The paper does not say."""
 
 
 COMPILING_TERMS = ("compiler", "comparison", "judge")
@@ -144,6 +164,53 @@ class RewardModelTerm:
         return score if isinstance(score, Failed) else (RewardEvent(self.name, self.config.weight * score),)
 
 
+ReadLines = Callable[[Tokens, Tokens, Tokens], Awaitable[NDArray[np.float64] | Failed]]
+"""(prompt ids, completion ids, tokens of the completion) -> a learned model's numbers there, or why there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessTerm:
+    """A reward term of the lines (``RewardTerm``); each event falls on the token that ends its line."""
+
+    config: ProcessTermConfig
+    read: ReadLines
+
+    @property
+    def name(self) -> str:
+        return self.config.kind
+
+    async def score(self, attempts: Sequence[Attempt]) -> list[tuple[RewardEvent, ...] | Failed]:
+        return list(await asyncio.gather(*(self._score_one(attempt) for attempt in attempts)))
+
+    async def _score_one(self, attempt: Attempt) -> tuple[RewardEvent, ...] | Failed:
+        weight = self._weight(attempt)
+        if isinstance(weight, Failed):
+            return weight
+        language = attempt.problem.language
+        spans = line_spans(attempt.extraction.program, attempt.byte_map, language, is_cut=is_cut(attempt))
+        tokens = np.array([span.token for span in spans if not span.is_neutral], np.int32)
+        if not len(tokens):
+            return ()
+        turn = attempt.trajectory.turns[-1]
+        scores = await self.read(turn.prompt_ids, turn.completion_ids, tokens)
+        if isinstance(scores, Failed):
+            return scores
+        paid = line_rewards(scores, is_neutral=[False] * len(tokens), weight=weight, bound=self.config.bound)
+        return tuple(
+            RewardEvent(self.name, float(value), int(token)) for token, value in zip(tokens, paid, strict=True)
+        )
+
+    def _weight(self, attempt: Attempt) -> float | Failed:
+        """Lambda, which depends on the verdict."""
+        if is_cut(attempt):
+            return self.config.weight_failing
+        if attempt.verdict is None:
+            return Failed("the program was not executed")
+        if attempt.verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
+            return Failed(f"sandbox: {attempt.verdict.detail}")
+        return self.config.weight_passing if attempt.verdict.passed else self.config.weight_failing
+
+
 def normalised_within_prompt(trajectories: Sequence[Trajectory], term: str, weight: float = 1.0) -> list[Trajectory]:
     """One group's trajectories with the events of ``term`` brought to mean 0 and standard deviation ``|weight|``.
 
@@ -167,18 +234,22 @@ class TermSources:
 
     Attributes:
         score: of the reward model.
+        read: of the process reward model.
         check: compiles a program.
         compare: of the discriminator.
         judge: of the judge model.
     """
 
     score: ScoreAnswer | None = None
+    read: ReadLines | None = None
     check: CheckProgram | None = None
     compare: CompareAnswers | None = None
     judge: CompareAnswers | None = None
 
 
-AnyTermConfig = ExecutionTermConfig | RewardModelTermConfig | CompilerTermConfig | ComparingTermConfig
+AnyTermConfig = (
+    ExecutionTermConfig | RewardModelTermConfig | ProcessTermConfig | CompilerTermConfig | ComparingTermConfig
+)
 
 
 def build_terms(configs: Sequence[AnyTermConfig], sources: TermSources = TermSources()) -> list[RewardTerm]:
@@ -197,6 +268,9 @@ def _build(config: AnyTermConfig, configs: Sequence[AnyTermConfig], sources: Ter
         case RewardModelTermConfig():
             assert sources.score is not None, "a reward_model term needs a scorer"
             return RewardModelTerm(config, sources.score)
+        case ProcessTermConfig():
+            assert sources.read is not None, "a process term needs a scorer"
+            return ProcessTerm(config, sources.read)
         case CompilerTermConfig():
             return CompilerTerm(config, _checker(configs, sources))
         case ComparisonTermConfig() | JudgeTermConfig():

@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from actors.rewards import Tokens
 from learner.config import ComputeConfig
+from learner.line_labels import LabelledAnswer
 from learner.models import load_causal_lm
 from learner.preferences import PreferencePair
+from learner.process_reward_model import LineFigures, PositionPredictor, judge_lines, train_process_reward_model
 from learner.reward_model import PairFigures, judge_pairs, train_reward_model
-from learner.scalar_config import RewardModelConfig
+from learner.scalar_config import RewardModelConfig, ScalarTrainingConfig
 from learner.scalar_head import KIND_FILE, ScalarHeadModel
-from learner.scalar_training import ScalarProgress, scored_sequence, scores_of
+from learner.scalar_training import ScalarProgress, readings_of, scored_sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class ScoringConfig:
 
 
 class Scorer:
-    """Scores whole answers with one scalar-head model."""
+    """Reads one scalar-head model's numbers off answers."""
 
     def __init__(self, folder: str, config: ScoringConfig) -> None:
         torch.set_num_threads(config.threads)
@@ -47,12 +49,22 @@ class Scorer:
         self._model = ScalarHeadModel.from_pretrained(folder).compute_as(config.compute).eval()
 
     def score(self, answers: Sequence[tuple[Tokens, Tokens]]) -> NDArray[np.float64]:
-        """[M] score of each (prompt ids, completion ids). Raises TooLongError, ValueError (an empty part)."""
+        """[M] score of each whole (prompt ids, completion ids). Raises TooLongError, ValueError (an empty part)."""
+        last = [np.array([len(completion) - 1], np.int32) for _, completion in answers]
+        numbers = self.read([(*answer, token) for answer, token in zip(answers, last, strict=True)])
+        return np.concatenate([np.zeros(0), *numbers])
+
+    def read(self, answers: Sequence[tuple[Tokens, Tokens, Tokens]]) -> list[NDArray[np.float64]]:
+        """For each (prompt ids, completion ids, tokens of the completion) the model's numbers at those tokens.
+
+        Raises TooLongError, ValueError (an empty part).
+        """
         sequences = [
             scored_sequence(f"answer {index}", prompt.tolist(), completion.tolist())
-            for index, (prompt, completion) in enumerate(answers)
+            for index, (prompt, completion, _) in enumerate(answers)
         ]
-        return scores_of(self._model, sequences, self._row_tokens)
+        places = [[len(prompt) + token for token in tokens.tolist()] for prompt, _, tokens in answers]
+        return readings_of(self._model, sequences, places, self._row_tokens)
 
 
 class RewardModelTrainer:
@@ -80,6 +92,42 @@ class RewardModelTrainer:
     def judge(self, folder: str, pairs: Sequence[PreferencePair]) -> PairFigures:
         """Figures of a reward model that is done."""
         return judge_pairs(ScalarHeadModel.from_pretrained(folder), pairs, row_tokens=self._config.row_tokens)
+
+    def progress(self) -> ScalarProgress | None:
+        """Where the training stands; None before its first step."""
+        with self._lock:
+            return self._latest
+
+    def _note(self, progress: ScalarProgress) -> None:
+        with self._lock:
+            self._latest = progress
+
+
+class ProcessRewardModelTrainer:
+    """One process_reward_model stage's trainer. ``train`` runs in one thread, ``progress`` answers from another."""
+
+    def __init__(self, config: ScalarTrainingConfig, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._config = config
+        self._latest: ScalarProgress | None = None
+        self._lock = threading.Lock()
+
+    def train(self, base: str, answers: Sequence[LabelledAnswer], output: str) -> ScalarProgress:
+        """Trains a process reward model and writes it with its tokenizer; ``base`` as for a reward model."""
+        from transformers import AutoTokenizer
+
+        model = starting_model(base)
+        final = train_process_reward_model(model, self._config, answers, progress=self._note)
+        model.save_pretrained(output, reads="line_ends")
+        AutoTokenizer.from_pretrained(base).save_pretrained(output)
+        return final
+
+    def judge(
+        self, folder: str, trained_on: Sequence[LabelledAnswer], held_out: Sequence[LabelledAnswer]
+    ) -> LineFigures:
+        """Figures of a model that is done, beside a predictor by position that saw the same answers."""
+        model = ScalarHeadModel.from_pretrained(folder)
+        return judge_lines(model, held_out, PositionPredictor(trained_on), row_tokens=self._config.row_tokens)
 
     def progress(self) -> ScalarProgress | None:
         """Where the training stands; None before its first step."""

@@ -23,6 +23,7 @@ from learner.models import load_causal_lm, load_tokenizer, new_causal_lm
 from learner.parallel import SINGLE, Ranks
 from learner.placement import compute_device
 from learner.ppo import PPOLearner
+from learner.scalar_head import ScalarHeadModel
 from learner.sft import SFTProgress, SFTTrainer, sft_example
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion
@@ -90,7 +91,7 @@ class TrainerWorker:
     def ping(self) -> None:
         """Answers while the process lives, whatever else it does."""
 
-    def start(self, policy: str, checkpoint: str | None, lineage: int, records: str) -> None:
+    def start(self, policy: str, checkpoint: str | None, lineage: int, records: str, critic: str | None = None) -> None:
         """Loads the initial policy (also the reference), then the checkpoint's state over it if there is one.
 
         Args:
@@ -98,11 +99,13 @@ class TrainerWorker:
             checkpoint: what ``save`` wrote, or None.
             lineage: of all weights that this object makes.
             records: file that each step is written to before it is reported: what it trained and what it dropped.
+            critic: folder of a scalar-head model that the critic begins as; None: the policy's backbone, a new head.
         """
         self._lineage, self._records = lineage, Path(records)
         model = load_causal_lm(policy)
         self._tokenizer = load_tokenizer(policy, model)
-        self._learner = PPOLearner(model, self._config, ranks=self._ranks)
+        value_model = None if critic is None else ScalarHeadModel.from_pretrained(critic)
+        self._learner = PPOLearner(model, self._config, critic=value_model, ranks=self._ranks)
         if checkpoint is not None:
             self._learner.load(checkpoint)
 

@@ -241,6 +241,7 @@ def evaluate(
     max_new_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 512,
     max_prompt_tokens: Annotated[int, typer.Option(help="Longer prompts are left out, and counted.")] = 1024,
     rerank: Annotated[str | None, typer.Option(help="A scalar-head model that chooses among the samples.")] = None,
+    line_score: Annotated[str, typer.Option(help="Of a process reward model's lines: last, min or mean.")] = "last",
     set_: Set = None,
     name: Name = None,
     folder: Folder = None,
@@ -248,7 +249,7 @@ def evaluate(
 ) -> None:
     """Says how many of a model's programs compile, execute and pass. The same command goes on where it was stopped."""
     with _one_sentence(debug):
-        from cluster.evaluation import evaluation_of
+        from cluster.evaluation import choices_table, evaluation_of
         from cluster.runner import run_recipe
 
         stage = {
@@ -257,9 +258,12 @@ def evaluate(
             "samples": samples,
             "greedy": greedy,
             "rerank": rerank,
+            "line_score": line_score,
             "sampling": {"max_new_tokens": max_new_tokens, "max_prompt_tokens": max_prompt_tokens},
         }
-        run_recipe(evaluation_of(stage, _overrides(set_, name, folder)))
+        (done,) = run_recipe(evaluation_of(stage, _overrides(set_, name, folder)))
+        if "rerank" in done.manifest["figures"]:
+            Console().print(choices_table(done.manifest["figures"]["rerank"], samples))
 
 
 @app.command()

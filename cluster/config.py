@@ -18,7 +18,7 @@ from cluster.actor_config import (
 )
 from cluster.repeat import written_out
 from cluster.settings import Settings
-from cluster.stage_config import PPOStage, Stage, StageBase, stage_references
+from cluster.stage_config import PPOStage, Stage, StageBase, exported_steps, stage_references
 
 
 class PromptConfig(Settings):
@@ -61,14 +61,17 @@ class WandbConfig(Settings):
 # Which kinds of stages make what a field names; a model where the field is not listed.
 _MADE_BY = {
     "compare_with": ["evaluate"],
-    "rerank": ["reward_model"],
+    "rerank": ["reward_model", "process_reward_model"],
     "earlier": ["reward_model"],
     "reward_model": ["reward_model"],
     "pairs": ["collect", "mine"],
     "positives": ["collect"],
-    "base": ["ppo", "reward_model", "sft"],
+    "base": ["ppo", "process_reward_model", "reward_model", "sft"],
     "encoder": ["discriminator", "ppo", "reward_model", "sft"],
     "comparison": ["discriminator"],
+    "critic_from": ["process_reward_model", "reward_model"],
+    "labels": ["line_labels"],
+    "process": ["process_reward_model"],
 }
 
 
@@ -123,6 +126,18 @@ class RunConfig(Settings):
                     wanted = " or ".join(kinds)
                     raise ValueError(f"stages.{stage.name}.{field}: {reference!r} is no earlier stage of kind {wanted}")
             seen[stage.name] = stage.kind
+        return self
+
+    @model_validator(mode="after")
+    def _a_model_from_the_middle_of_a_stage_is_exported(self) -> Self:
+        made = {stage.name: stage.export_steps for stage in self.stages if isinstance(stage, PPOStage)}
+        for stage in self.stages:
+            for field, name, step in exported_steps(stage):
+                if step not in {str(one) for one in made.get(name, ())}:
+                    raise ValueError(
+                        f"stages.{stage.name}.{field}: stage {name!r} exports no model at step {step!r}; "
+                        f"name the step in its export_steps"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -282,7 +282,7 @@ class GeneratorPool:
 
     # --- requests
 
-    async def stream(self, requests: Sequence[GenerationRequest]) -> AsyncIterator[Generated]:
+    async def stream(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[Generated, None]:
         """Samples one group on the engine that holds the fewest, and yields each completion when it is finished.
 
         What is not finished when the engine is lost is asked of another, with the same identities and seeds.

@@ -11,13 +11,17 @@ from pathlib import Path
 from cluster.errors import ConfigError
 from cluster.run_folder import RunFolder, digest
 from cluster.stage_config import (
+    FROM_FILES,
     STAGE_PREFIX,
+    STEP_MARK,
     CollectStage,
     DiscriminatorStage,
     EvaluateStage,
+    LineLabelsStage,
     MineStage,
     PPOStage,
     ProblemSource,
+    ProcessRewardModelStage,
     RewardModelStage,
     SFTStage,
     Stage,
@@ -67,9 +71,10 @@ def _from_hub(reference: str) -> Path:
 
 def resolve_model(reference: str, folder: RunFolder) -> Path:
     """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""
-    if reference.startswith(STAGE_PREFIX):
-        return folder.stage(reference.removeprefix(STAGE_PREFIX)).model
-    return model_folder(reference)
+    if not reference.startswith(STAGE_PREFIX):
+        return model_folder(reference)
+    name, _, step = reference.removeprefix(STAGE_PREFIX).partition(STEP_MARK)
+    return folder.stage(name).model_at(int(step)) if step else folder.stage(name).model
 
 
 def weights_digest(model: Path) -> str:
@@ -87,18 +92,30 @@ def check_inputs(stages: Sequence[Stage]) -> None:
         for reference in _models(stage):
             if not reference.startswith(STAGE_PREFIX):
                 model_folder(reference)
-        problems = [] if isinstance(stage, RewardModelStage) else problems_of(stage.problems)
-        if not isinstance(stage, EvaluateStage | RewardModelStage):
+        if isinstance(stage, ProcessRewardModelStage):
+            _labels_are_there(stage)
+        if isinstance(stage, FROM_FILES):
+            continue
+        problems = problems_of(stage.problems)
+        if not isinstance(stage, EvaluateStage):
             _may_be_trained_on(stage, problems)
+
+
+def _labels_are_there(stage: ProcessRewardModelStage) -> None:
+    for reference in stage.labels:
+        if not reference.startswith(STAGE_PREFIX) and not Path(reference).is_file():
+            raise ConfigError(f"stages.{stage.name}.labels: {reference!r} is neither a file nor stage:NAME")
 
 
 def _models(stage: Stage) -> list[str]:
     """The models that a stage starts from."""
     match stage:
-        case SFTStage() | RewardModelStage():
+        case SFTStage() | RewardModelStage() | ProcessRewardModelStage():
             named = [stage.base]
         case PPOStage():
-            named = [stage.policy, *(term.model for term in compared_by(stage))]
+            named = [stage.policy, stage.critic_from, *(term.model for term in compared_by(stage))]
+        case LineLabelsStage():
+            named = [*stage.policies, stage.completer]
         case MineStage():
             named = [stage.model]
         case CollectStage():
@@ -131,7 +148,7 @@ def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
     learned: dict[str, str] = {}
     evaluated: dict[str, str] = {}
     for stage in stages:
-        if isinstance(stage, RewardModelStage):
+        if isinstance(stage, FROM_FILES):
             continue
         if isinstance(stage, EvaluateStage):
             if not stage.may_be_training_problems:
@@ -158,13 +175,14 @@ def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
     prints = {f"{field}:{name}": digest(folder.stage(name).manifest()) for field, name in stage_references(stage)}
     for reference in _models(stage):
         prints[f"weights:{reference}"] = weights_digest(resolve_model(reference, folder))
-    for source in () if isinstance(stage, RewardModelStage) else stage.problems:
+    for source in () if isinstance(stage, FROM_FILES) else stage.problems:
         prints[f"problems:{source.spec}"] = digest([repr(problem) for problem in _load(source.spec)])
     return prints
 
 
 def _may_be_trained_on(
-    stage: SFTStage | PPOStage | CollectStage | DiscriminatorStage | MineStage, problems: Sequence[Problem]
+    stage: SFTStage | PPOStage | CollectStage | DiscriminatorStage | MineStage | LineLabelsStage,
+    problems: Sequence[Problem],
 ) -> None:
     for problem in problems:
         if problem.use is not Use.TRAIN or problem.split is Split.TEST:

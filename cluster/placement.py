@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.stage_config import compared_by, scored_by
 
 SANDBOX_RESOURCE = "sandbox"
-WITHOUT_EXECUTION = {"sft", "reward_model"}
+WITHOUT_EXECUTION = {"sft", "reward_model", "process_reward_model"}
 """Kinds of stages that sample and execute nothing."""
 _POLL_S = 2.0
 _SAY_EVERY_S = 10.0
@@ -77,8 +77,8 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
         if not shared:
             bundles += [Bundle(f"generator-{i}", generator_resources(config)) for i in range(config.generators.count)]
         bundles += [Bundle(f"executor-{i}", {SANDBOX_RESOURCE: 1.0}) for i in range(config.executors.count)]
-    if any(scored_by(stage) is not None for stage in config.stages):  # one model at a time
-        bundles += [Bundle(f"scorer-{i}", config.scorers.resources) for i in range(config.scorers.count)]
+    models = max(len(scored_by(stage)) for stage in config.stages)  # at a time
+    bundles += [Bundle(f"scorer-{i}", config.scorers.resources) for i in range(models * config.scorers.count)]
     comparing = {term.kind for stage in config.stages for term in compared_by(stage)}
     if "comparison" in comparing:
         bundles += [Bundle(f"comparer-{i}", config.scorers.resources) for i in range(config.scorers.count)]

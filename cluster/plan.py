@@ -19,7 +19,7 @@ from cluster.geometry import Geometry, geometry_of, warnings_of
 from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall
-from cluster.stage_config import STAGE_PREFIX, PPOStage, SFTStage, Stage
+from cluster.stage_config import STAGE_PREFIX, STEP_MARK, LineLabelsStage, PPOStage, SFTStage, Stage
 from problems.datasets import load_problems
 from problems.synthetic import parse_synthetic
 
@@ -126,7 +126,7 @@ def _shapes(config: RunConfig) -> tuple[dict[str, ModelShape], list[str]]:
     for stage in config.stages:
         reference = model_reference(stage)
         if reference is not None and reference.startswith(STAGE_PREFIX):
-            source = shapes.get(reference.removeprefix(STAGE_PREFIX))
+            source = shapes.get(reference.removeprefix(STAGE_PREFIX).partition(STEP_MARK)[0])
             if source is not None:
                 shapes[stage.name] = source
             continue
@@ -140,6 +140,8 @@ def _shapes(config: RunConfig) -> tuple[dict[str, ModelShape], list[str]]:
 
 def model_reference(stage: Any) -> str | None:
     """What a stage starts from or evaluates: ``stage:NAME``, a folder, a hub's id; None where it makes a model."""
+    if isinstance(stage, LineLabelsStage):
+        return stage.policies[0]
     return next((getattr(stage, field) for field in ("base", "policy", "model") if hasattr(stage, field)), None)
 
 

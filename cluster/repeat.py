@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from typing import Any, cast
 
-_REFERENCE = re.compile(r"stage:([A-Za-z0-9._-]+?)(@rounds)?")
+_REFERENCE = re.compile(r"stage:([A-Za-z0-9._-]+?)(@rounds|@[0-9]+)?")
 # Fields that name an evaluation without the prefix.
 _BARE = {"compare_with"}
 
@@ -69,7 +69,9 @@ def _of_round(stage: dict[str, Any], number: int, names: dict[str, str], rounds:
 def _resolved(value: Any, names: dict[str, str], rounds: dict[str, list[str]]) -> Any:
     if isinstance(value, str):
         match = _REFERENCE.fullmatch(value)
-        return f"stage:{names.get(match[1], match[1])}" if match and not match[2] else value
+        if match is None or match[2] == "@rounds":
+            return value
+        return f"stage:{names.get(match[1], match[1])}{match[2] or ''}"
     if isinstance(value, list | tuple):
         parts = [_of_all_rounds(item, rounds) or [_resolved(item, names, rounds)] for item in cast("list[Any]", value)]
         return [item for part in parts for item in part]
@@ -83,4 +85,4 @@ def _resolved(value: Any, names: dict[str, str], rounds: dict[str, list[str]]) -
 
 def _of_all_rounds(item: Any, rounds: dict[str, list[str]]) -> list[str]:
     match = _REFERENCE.fullmatch(item) if isinstance(item, str) else None
-    return [f"stage:{name}" for name in rounds.get(match[1], [])] if match and match[2] else []
+    return [f"stage:{name}" for name in rounds.get(match[1], [])] if match and match[2] == "@rounds" else []

@@ -14,6 +14,7 @@ runs/NAME/
   stages/STAGE/
     manifest.json          written last: the stage is done, with the hashes of what went in
     model/                 a Hugging Face folder, where the stage makes a model
+    models/step-STEP/      likewise, from the middle of a ppo stage (export_steps)
     checkpoints/           of the learner, where the stage trains
     trajectories/          the journal, Parquet
     ledger.jsonl           what the driver began, issued and completed
@@ -100,6 +101,10 @@ class StageFolder:
         self.trajectories = root / "trajectories"
         self.ledger = root / "ledger.jsonl"
         self._manifest = root / "manifest.json"
+
+    def model_at(self, step: int) -> Path:
+        """Where the model lies that a ppo stage exports after ``step`` steps."""
+        return self.root / "models" / f"step-{step:06d}"
 
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of a finished stage, None before that."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from ray.exceptions import RayActorError
 
 from actors.comparer import Comparer
@@ -36,13 +38,14 @@ class _Waiting:
 
 
 class BatchingPool:
-    """Actors with a method ``score`` that takes a list of items and gives a list of as many scores.
+    """Actors with a method (``score``) that takes a list of items and gives a list of as many scores.
 
     Each has a loop that consumes what is waiting, up to ``batch_answers`` at once; it waits for the next item, and is
     unblocked by ``ask``. An actor that dies is started anew, and what it held is scored again, once.
     """
 
     who = "scorer"
+    method = "score"
 
     def __init__(self, model: Path, config: ScorersConfig) -> None:
         self._model = model
@@ -114,7 +117,7 @@ class BatchingPool:
 
     async def _score_batch(self, actor: Any, who: str, batch: list[_Waiting]) -> None:
         items = [waiting.item for waiting in batch]
-        scores = await within(actor.score.remote(items), _TIMEOUT_S, who, "score answers")
+        scores = await within(getattr(actor, self.method).remote(items), _TIMEOUT_S, who, "score answers")
         for waiting, score in zip(batch, scores, strict=True):
             if not waiting.score.done():
                 waiting.score.set_result(score)
@@ -137,9 +140,16 @@ def _fail(item: _Waiting, error: ActorError) -> None:
 class ScorerPool(BatchingPool):
     """Scorers of one scalar-head model."""
 
+    method = "read"
+
     async def score(self, prompt_ids: Tokens, completion_ids: Tokens) -> float:
-        """The model's score of one answer. Raises ActorError if it cannot be had."""
-        return float(await self.ask((prompt_ids, completion_ids)))
+        """The model's score of one whole answer, read at its last token. Raises ActorError if it cannot be had."""
+        last = np.array([len(completion_ids) - 1], np.int32)
+        return float((await self.read(prompt_ids, completion_ids, last))[0])
+
+    async def read(self, prompt_ids: Tokens, completion_ids: Tokens, tokens: Tokens) -> NDArray[np.float64]:
+        """The model's numbers at some tokens of the completion. Raises ActorError if they cannot be had."""
+        return await self.ask((prompt_ids, completion_ids, tokens))
 
     def _start_actor(self) -> Any:
         return _start_torch(Scorer, self._model, self._config)

@@ -16,6 +16,7 @@ from actors.rewards import (
     CompileErrorConfig,
     ExecutionTermConfig,
     LengthCutConfig,
+    ProcessTermConfig,
     RewardModelTermConfig,
     ShareOfTestsConfig,
 )
@@ -31,12 +32,16 @@ from learner.config import (
     PPOConfig,
     SFTConfig,
 )
-from learner.scalar_config import DiscriminatorConfig, RewardModelConfig
+from learner.line_labels import Selection
+from learner.scalar_config import DiscriminatorConfig, RewardModelConfig, ScalarTrainingConfig
 from problems.synthetic import CorpusConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
+LineScore = Literal["last", "min", "mean"]
 STAGE_PREFIX = "stage:"
+STEP_MARK = "@"
+"""``stage:NAME@STEP``: the model as the ppo stage NAME exported it after STEP steps."""
 
 
 class ProblemSource(Settings):
@@ -103,7 +108,8 @@ class SFTStage(StageBase):
 
 
 RewardTermConfig = Annotated[
-    ExecutionTermConfig | RewardModelTermConfig | CompilerTermConfig | ComparingTermConfig, Field(discriminator="kind")
+    ExecutionTermConfig | RewardModelTermConfig | ProcessTermConfig | CompilerTermConfig | ComparingTermConfig,
+    Field(discriminator="kind"),
 ]
 
 
@@ -179,6 +185,11 @@ class PPOStage(StageBase):
     """A name of docs/metrics.md, the larger the better, as it was at the step of the checkpoint."""
     group_timeout_s: float = Field(default=300.0, gt=0)
     """Seconds until a group that is not complete, its replacements included, is an error."""
+    critic_from: str | None = None
+    """A scalar-head model that the critic begins as, head included, such as a process reward model; none: the policy's
+    backbone under a new head."""
+    export_steps: tuple[int, ...] = ()
+    """After these steps the model is written besides; ``stage:NAME@STEP`` means it."""
 
     @model_validator(mode="after")
     def _one_temperature(self) -> Self:
@@ -219,6 +230,19 @@ class PPOStage(StageBase):
     def _a_filter_is_chosen_for_a_learned_reward(self) -> Self:
         if self.choose_filter is not None and not any(isinstance(t, RewardModelTermConfig) for t in self.rewards):
             raise ValueError("choose_filter compares a learned reward with the tests: rewards names no reward_model")
+        return self
+
+    @model_validator(mode="after")
+    def _only_a_critic_begins_as_another_model(self) -> Self:
+        if self.critic_from is not None and not isinstance(self.learner.advantage, GAE):
+            raise ValueError("critic_from needs a critic: learner.advantage.kind is not 'gae'")
+        return self
+
+    @model_validator(mode="after")
+    def _exported_steps_are_made(self) -> Self:
+        late = [step for step in self.export_steps if not 1 <= step <= self.learner.num_steps]
+        if late:
+            raise ValueError(f"export_steps names step {late[0]}; the stage makes 1 to {self.learner.num_steps}")
         return self
 
     @model_validator(mode="after")
@@ -322,6 +346,49 @@ class DiscriminatorStage(StageBase):
     """Threads of the trainer."""
 
 
+class LineLabelsStage(StageBase):
+    """Finds the first line from which each answer cannot be saved (arXiv 2410.17621); writes labels.parquet."""
+
+    kind: Literal["line_labels"] = "line_labels"
+    policies: tuple[str, ...] = Field(min_length=1)
+    """Models whose answers are labelled, such as ``stage:baseline@10``. The paper takes four along the baseline run."""
+    completer: str | None = None
+    """The model that completes prefixes; none: the one that wrote the answer."""
+    problems: tuple[ProblemSource, ...] = Field(min_length=1)
+    """What is answered; never the problems of an evaluation."""
+    samples: int = Field(default=2, ge=1)
+    """Answers of each policy to each problem."""
+    sampling: SamplingConfig = SamplingConfig()
+    """How answers and completions are sampled; a prefix and its completion together have ``max_new_tokens``."""
+    completions: int = Field(default=20, ge=1)
+    """K: completions of a prefix. It is good if any of them passes."""
+    max_completions: int | None = Field(default=None, ge=1)
+    """Budget of the stage. A search begins only if what is left pays for its longest course; answers without one are
+    counted and not labelled. Null: none."""
+    max_in_flight: int = Field(default=512, ge=1)
+    """Completions that are sampled at the same time, of all searches together."""
+
+
+class ProcessRewardModelStage(StageBase):
+    """Trains a process reward model: for each prefix of lines, whether it can still become a program that passes."""
+
+    kind: Literal["process_reward_model"] = "process_reward_model"
+    base: str
+    """Where it begins: the backbone of a language model, or a scalar-head model as it is."""
+    labels: tuple[str, ...] = Field(min_length=1)
+    """Stages of kind line_labels (``stage:NAME``), or files that such a stage wrote."""
+    selection: Selection = "revised_only"
+    """What it learns from (learner.line_labels). The paper found ``revised_only`` best."""
+    held_out_share: float = Field(default=0.1, gt=0, lt=1)
+    """About this share of the problems keep their answers out of the training, to judge the model by."""
+    held_out_seed: int = Field(default=0, ge=0)
+    """Which problems these are."""
+    train: ScalarTrainingConfig = ScalarTrainingConfig()
+    """The trainer's settings; its examples are answers."""
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+
+
 class EvaluateStage(StageBase):
     """Pass@1, sampled and greedy, with intervals; compared with an earlier evaluation where one is named."""
 
@@ -339,6 +406,9 @@ class EvaluateStage(StageBase):
     rerank: str | None = None
     """A scalar-head model (``stage:NAME`` or a folder) that chooses among the samples: pass@1 of its choice is reported
     between that of a random one and that of an oracle."""
+    line_score: LineScore = "last"
+    """What a process reward model's line scores make of an answer: that of its last line that counts, the lowest, or
+    their mean."""
     compare_with: str | None = None
     """Name of an earlier evaluation of the same problems: the difference is reported with a paired interval."""
     may_be_training_problems: bool = False
@@ -377,22 +447,60 @@ class MineStage(StageBase):
 
 
 Stage = Annotated[
-    SFTStage | CollectStage | RewardModelStage | DiscriminatorStage | PPOStage | MineStage | EvaluateStage,
+    SFTStage
+    | CollectStage
+    | RewardModelStage
+    | DiscriminatorStage
+    | LineLabelsStage
+    | ProcessRewardModelStage
+    | PPOStage
+    | MineStage
+    | EvaluateStage,
     Field(discriminator="kind"),
 ]
+FROM_FILES = RewardModelStage | ProcessRewardModelStage
+"""Stages that take no problems: they learn from what other stages wrote."""
 
 
-def scored_by(stage: Stage) -> str | None:
-    """The scalar-head model whose scorers work while the stage does; None where there is none."""
+def scored_by(stage: Stage) -> list[str]:
+    """The scalar-head models whose scorers work while the stage does."""
     match stage:
         case PPOStage():
-            return next((term.model for term in stage.rewards if isinstance(term, RewardModelTermConfig)), None)
+            return [term.model for term in stage.rewards if isinstance(term, RewardModelTermConfig | ProcessTermConfig)]
         case MineStage():
-            return stage.reward_model
+            return [stage.reward_model]
         case EvaluateStage():
-            return stage.rerank
+            return [] if stage.rerank is None else [stage.rerank]
         case _:
-            return None
+            return []
+
+
+def named_models(stage: Stage) -> list[tuple[str, str | None]]:
+    """(field, what it names) of each field that can name an earlier stage."""
+    match stage:
+        case SFTStage():
+            return [("base", stage.base)]
+        case PPOStage():
+            terms = [t for t in stage.rewards if isinstance(t, RewardModelTermConfig | ProcessTermConfig)]
+            scorers: list[tuple[str, str | None]] = [
+                ("reward_model" if isinstance(term, RewardModelTermConfig) else "process", term.model) for term in terms
+            ]
+            compared = [("comparison" if t.kind == "comparison" else "model", t.model) for t in compared_by(stage)]
+            return [("policy", stage.policy), ("critic_from", stage.critic_from), *scorers, *compared]
+        case EvaluateStage():
+            return [("model", stage.model), ("rerank", stage.rerank)]
+        case CollectStage():
+            return [("model", stage.model)]
+        case RewardModelStage():
+            return [("base", stage.base), ("earlier", stage.earlier), *(("pairs", name) for name in stage.pairs)]
+        case DiscriminatorStage():
+            return [("model", stage.model), ("encoder", stage.encoder)]
+        case MineStage():
+            return [("model", stage.model), ("reward_model", stage.reward_model), ("positives", stage.positives)]
+        case LineLabelsStage():
+            return [*(("policies", name) for name in stage.policies), ("completer", stage.completer)]
+        case ProcessRewardModelStage():
+            return [("base", stage.base), *(("labels", name) for name in stage.labels)]
 
 
 def compared_by(stage: Stage) -> list[ComparisonTermConfig | JudgeTermConfig]:
@@ -404,28 +512,21 @@ def compared_by(stage: Stage) -> list[ComparisonTermConfig | JudgeTermConfig]:
 
 def stage_references(stage: Stage) -> list[tuple[str, str]]:
     """(field, stage name) of each earlier stage that ``stage`` takes something from."""
-    match stage:
-        case SFTStage():
-            named = [("base", stage.base)]
-        case PPOStage():
-            named = [
-                ("policy", stage.policy),
-                *(("reward_model", term.model) for term in stage.rewards if isinstance(term, RewardModelTermConfig)),
-                *(("comparison" if term.kind == "comparison" else "model", term.model) for term in compared_by(stage)),
-            ]
-        case EvaluateStage():
-            named = [("model", stage.model), ("rerank", stage.rerank)]
-        case CollectStage():
-            named = [("model", stage.model)]
-        case DiscriminatorStage():
-            named = [("model", stage.model), ("encoder", stage.encoder)]
-        case RewardModelStage():
-            named = [("base", stage.base), ("earlier", stage.earlier), *(("pairs", name) for name in stage.pairs)]
-        case MineStage():
-            named = [("model", stage.model), ("reward_model", stage.reward_model), ("positives", stage.positives)]
     references = [
-        (field, value.removeprefix(STAGE_PREFIX)) for field, value in named if value and value.startswith(STAGE_PREFIX)
+        (field, value.removeprefix(STAGE_PREFIX).partition(STEP_MARK)[0])
+        for field, value in named_models(stage)
+        if value and value.startswith(STAGE_PREFIX)
     ]
     if isinstance(stage, EvaluateStage) and stage.compare_with is not None:
         references.append(("compare_with", stage.compare_with))
     return references
+
+
+def exported_steps(stage: Stage) -> list[tuple[str, str, str]]:
+    """(field, stage name, step) of each model that ``stage`` takes from the middle of an earlier one."""
+    split = [
+        (field, *value.removeprefix(STAGE_PREFIX).partition(STEP_MARK)[::2])
+        for field, value in named_models(stage)
+        if value and value.startswith(STAGE_PREFIX)
+    ]
+    return [(field, name, step) for field, name, step in split if step]

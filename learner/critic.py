@@ -61,8 +61,12 @@ def warm_up(
     critic: ScalarHeadModel, train: Experience, held_out: Experience, config: PPOConfig, settings: CriticConfig,
     progress: Progress | None = None,
     ranks: Ranks = SINGLE,
+    *,
+    is_new: bool = True,
 ) -> dict[str, float]:  # fmt: skip
     """Regresses the returns of the frozen policy's rollouts; the critic is changed in place.
+
+    A critic that is new, whose head knows nothing, begins at their mean; another begins as it is.
 
     The frozen policy is its own reference, so that no KL term is earned and returns are rewards to go.
 
@@ -71,7 +75,8 @@ def warm_up(
         trained on; the last loss; tokens passed.
     """
     returns, optimizer = to_go(train.rewards, train.lengths), ScheduledOptimizer(critic, settings.warmup_optimizer)
-    critic.set_bias(float(returns.mean()))
+    if is_new:
+        critic.set_bias(float(returns.mean()))
     row_loss = value_row_loss(critic, old_values=returns, returns=returns, clip=None)
     figures = PassFigures()
     epoch = 0

@@ -95,6 +95,7 @@ class PPOLearner:
         self.policy = Policy(policy, temperature=config.temperature, compute=config.compute)
         check_packed_path(self.policy, max_tokens=config.max_trajectory_tokens)
         self._base_fingerprint = weights_fingerprint(policy) if config.lora is not None else "none"
+        self._critic_is_new = critic is None
         self.critic = self._critic(critic)  # before the adapter: its backbone is the plain one
         self._policy_arithmetic = policy_arithmetic(self.policy)
         self._critic_arithmetic = None if self.critic is None else critic_arithmetic(self.critic)
@@ -145,7 +146,10 @@ class PPOLearner:
         self.moments = self.moments.updated([sample.reward for sample in train])
         train, test = (normalised(lay_out(samples), self.moments, self.config) for samples in (train, test))
         with at_work(self.critic, self.device, self._critic_place):
-            return warm_up(self.critic, train, test, self.config, self.config.advantage.critic, progress, self.ranks)
+            return warm_up(
+                self.critic, train, test, self.config, self.config.advantage.critic, progress, self.ranks,
+                is_new=self._critic_is_new,
+            )  # fmt: skip
 
     def step(self, groups: Sequence[Sequence[Trajectory]]) -> StepResult:
         """Trains on one batch of groups; each group holds the samples of one issue of one prompt.

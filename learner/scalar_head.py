@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,14 @@ from learner.policy import PLAIN, hidden_states, prepare
 
 WEIGHTS_FILE = "model.safetensors"
 KIND_FILE = "scalar_head.json"
+
+Reads = Literal["last_token", "line_ends"]
+"""Where a model's numbers mean what it was trained for: at a sequence's last token, or at each line's."""
+
+
+def reads_of(folder: str | Path) -> Reads:
+    """Where the numbers of the model in ``folder`` are to be read."""
+    return json.loads((Path(folder) / KIND_FILE).read_text()).get("reads", "last_token")
 
 
 class ScalarHeadModel(nn.Module):
@@ -76,14 +84,19 @@ class ScalarHeadModel(nn.Module):
         scalar.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return scalar
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, *, reads: Reads = "last_token") -> None:
         """Writes config, weights and a note of what this is."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.model.config.save_pretrained(folder)
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-        told = {"head": "score", "backbone_prefix": "model", "hidden_layer": self.score_hidden is not None}
+        told = {
+            "head": "score",
+            "backbone_prefix": "model",
+            "hidden_layer": self.score_hidden is not None,
+            "reads": reads,
+        }
         (folder / KIND_FILE).write_text(json.dumps(told) + "\n")
 
     def set_bias(self, bias: float) -> None:

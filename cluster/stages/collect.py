@@ -11,11 +11,12 @@ from cluster.run_folder import StageFolder
 from cluster.stage_config import CollectStage
 from cluster.stages.sampled import sample_and_execute
 from learner.preferences import make_pairs
+from problems.identity import WeightsVersion
 
 
 async def collect(context: RunContext, stage: CollectStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
     """Samples, executes, writes answers and pairs, and returns the manifest's figures."""
-    sampled = await sample_and_execute(context, stage, folder, lineage)
+    sampled = await sample_and_execute(context, stage, folder, WeightsVersion(lineage, 0), model=stage.model)
     answers = write_answers(folder.root, sampled.entries)
     pairs = make_pairs(answers, stage.pairs.rule, per_problem=stage.pairs.per_problem, seed=context.config.seed)
     if not pairs:

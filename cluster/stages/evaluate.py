@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -14,9 +15,10 @@ from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.stage_config import EvaluateStage
 from cluster.stages.measures import measures_of
-from cluster.stages.rerank import check_reranker, rerank, table_row
+from cluster.stages.rerank import LineReading, check_reranker, rerank, table_row
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion
+from problems.problem import Problem
 
 _RESULTS = "results.json"
 
@@ -38,19 +40,34 @@ async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolde
         context.panel.progress(stage.name, context.panel.rows[stage.name].done + 1)
 
     groups: dict[str, list[Group]] = {}
+    seconds: dict[str, float] = {}
     for name, num_samples, temperature in passes:
-        asks = [
-            Ask(context.config.name, name, 0, index, problem, num_samples, temperature)
-            for index, problem in enumerate(kept)
-        ]
-        groups[name] = await rollout.groups(asks, count)
+        groups[name] = []
+        for language, problems_of_it in _by_language(kept).items():
+            begun = time.monotonic()
+            asks = [
+                Ask(context.config.name, name, 0, index, problem, num_samples, temperature)
+                for index, problem in enumerate(problems_of_it, len(groups[name]))
+            ]
+            groups[name] += await rollout.groups(asks, count)
+            if name == stage.name:
+                seconds[language] = time.monotonic() - begun
     for name, measured in groups.items():
         write_journal(folder.trajectories / name, version, [entry for group in measured for entry in group.entries])
     summary = _summary(context, stage, folder, groups, len(problems) - len(kept))
     if reranker is not None:
-        summary["rerank"] = await rerank(context, reranker, groups[stage.name])
+        how = LineReading(context.tokenizer(model).token_bytes, stage.line_score)
+        summary["rerank"] = await rerank(context, reranker, groups[stage.name], how, seconds)
         context.panel.say(f"{stage.name}: of {stage.samples}  {table_row(summary['rerank']['all'])}")
     return summary
+
+
+def _by_language(problems: Sequence[Problem]) -> dict[str, list[Problem]]:
+    """In the order of their first problem; one after the other is measured, so that each has a time of its own."""
+    found: dict[str, list[Problem]] = {}
+    for problem in problems:
+        found.setdefault(problem.language, []).append(problem)
+    return found
 
 
 def _pass_rates(groups: Sequence[Group]) -> tuple[dict[str, float], int]:

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from actors.rewards import Tokens
+from actors.rewards import ProcessTermConfig, RewardModelTermConfig, Tokens
 from actors.terms import Failed
 from cluster.context import RunContext
 from cluster.errors import ActorError, ConfigError
 from cluster.rollout import Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.scorers import ScorerPool
-from cluster.stage_config import FilterChoiceConfig, PPOStage, scored_by
+from cluster.stage_config import FilterChoiceConfig, PPOStage
+from cluster.stages.parting import PartingWatch
 from cluster.stages.rerank import check_reranker
 from learner.config import Filter, KeepAll
 from learner.filter_quality import Fit, compare_filters
@@ -27,33 +29,41 @@ _TERM = "reward_model"
 
 
 class LearnedReward:
-    """The scorers behind a stage's reward model. Made without starting anything; ``start`` before the first score."""
+    """The scorers behind a stage's learned terms. Made without starting anything; ``start`` before the first score."""
 
     def __init__(self, context: RunContext, stage: PPOStage) -> None:
-        model = scored_by(stage)
-        self._pool: ScorerPool | None = None
-        if model is not None:
-            folder = check_reranker(context, model, context.model_path(stage.policy))
-            self._pool = ScorerPool(folder, context.config.scorers)
+        policy = context.model_path(stage.policy)
+        self._pools: dict[str, ScorerPool] = {}
+        for term in stage.rewards:
+            if isinstance(term, RewardModelTermConfig | ProcessTermConfig):
+                reads = "line_ends" if isinstance(term, ProcessTermConfig) else "last_token"
+                folder = check_reranker(context, term.model, policy, reads=reads)
+                self._pools[term.kind] = ScorerPool(folder, context.config.scorers)
 
     @property
-    def is_there(self) -> bool:
-        """Whether the stage has a learned reward at all."""
-        return self._pool is not None
+    def kinds(self) -> set[str]:
+        """Kinds of the terms that a model is behind."""
+        return set(self._pools)
 
     def start(self) -> None:
-        if self._pool is not None:
-            self._pool.start()
+        for pool in self._pools.values():
+            pool.start()
 
     async def stop(self) -> None:
-        if self._pool is not None:
-            await self._pool.stop()
+        for pool in self._pools.values():
+            await pool.stop()
 
     async def ask(self, prompt_ids: Tokens, completion_ids: Tokens) -> float | Failed:
-        """The score, or why there is none: a fault of ours is never a reward."""
-        assert self._pool is not None, "the stage has no reward model"
+        """The reward model's score, or why there is none: a fault of ours is never a reward."""
         try:
-            return await self._pool.score(prompt_ids, completion_ids)
+            return await self._pools["reward_model"].score(prompt_ids, completion_ids)
+        except ActorError as error:
+            return Failed(str(error))
+
+    async def read(self, prompt_ids: Tokens, completion_ids: Tokens, tokens: Tokens) -> NDArray[np.float64] | Failed:
+        """The process reward model's numbers at some tokens, or why there are none."""
+        try:
+            return await self._pools["process"].read(prompt_ids, completion_ids, tokens)
         except ActorError as error:
             return Failed(str(error))
 
@@ -117,35 +127,31 @@ class RewardWatch:
     """Looks, over a window of steps, at how far the learned reward still says what the tests say.
 
     The policy drifts away from the answers that the reward model has seen. Reported: R^2 of every filter on the
-    executed answers of the window, their correlation, and an alarm: the learned score is above that of the window in
-    which the tests passed most, while they now pass less often by more than two standard errors.
+    executed answers of the window, their correlation, and an alarm when score and tests part (cluster.stages.parting).
     """
 
     def __init__(self, candidates: Sequence[Filter], window: int = 10) -> None:
         self._candidates = candidates or (KeepAll(),)
-        self._window = window
         self._steps: deque[list[tuple[np.ndarray, np.ndarray]]] = deque(maxlen=window)
-        self._best: tuple[float, float] | None = None  # (pass rate, mean score) of the best window
+        self._parting = PartingWatch(window)
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """Figures after one more step; none before the window is full."""
-        self._steps.append(scores_and_truth(groups))
-        seen = [group for step in self._steps for group in step]
-        if len(self._steps) < self._window or not seen:
+        now = scores_and_truth(groups)
+        self._steps.append(now)
+        window = self._parting.step(
+            *(np.concatenate([np.zeros(0), *(group[part] for group in now)]) for part in (0, 1))
+        )
+        if window is None:
             return {}
-        scores, passed = (np.concatenate([group[part] for group in seen]) for part in (0, 1))
-        rate, score = float(passed.mean()), float(scores.mean())
-        if self._best is None or rate > self._best[0]:
-            self._best = (rate, score)
-        error = float(np.sqrt(max(self._best[0] * (1 - self._best[0]), 1e-12) / len(passed)))
-        is_hacked = self._best[0] - rate > 2 * np.sqrt(2) * error and score > self._best[1]
         figures = {
-            "reward_model/window_score": score,
-            "reward_model/window_pass_rate": rate,
-            "alarm/reward_hacking": float(is_hacked),
+            "reward_model/window_score": window.score,
+            "reward_model/window_pass_rate": window.pass_rate,
+            "alarm/reward_hacking": float(window.is_parted),
         }
-        if scores.std() > 0 and passed.std() > 0:
-            figures["reward_model/correlation_with_tests"] = float(np.corrcoef(scores, passed)[0, 1])
+        if window.correlation is not None:
+            figures["reward_model/correlation_with_tests"] = window.correlation
+        seen = [group for step in self._steps for group in step]
         for rule in self._candidates:
             with contextlib.suppress(ValueError):  # too few different scores for a line
                 fit = compare_filters([rule], seen)[rule.kind]

@@ -20,6 +20,7 @@ from cluster.stage_config import STAGE_PREFIX, MineStage
 from cluster.stages.rerank import check_reranker
 from cluster.stages.sampled import sample_and_execute
 from learner.preferences import ScoredAnswer, make_pairs
+from problems.identity import WeightsVersion
 from sandbox.verdict import Outcome, Program
 
 # Failures that say something about the program each time it runs.
@@ -30,7 +31,7 @@ async def mine(context: RunContext, stage: MineStage, folder: StageFolder, linea
     """Samples, executes, scores, executes the overrated ones again, writes answers and pairs; returns the figures."""
     model = context.model_path(stage.model)
     scorers = ScorerPool(check_reranker(context, stage.reward_model, model), context.config.scorers)
-    sampled = await sample_and_execute(context, stage, folder, lineage)
+    sampled = await sample_and_execute(context, stage, folder, WeightsVersion(lineage, 0), model=stage.model)
     usable = [entry for entry in sampled.entries if entry.trajectory.drop_reason is None]
     scorers.start()
     try:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from actors.checking import COMPILED_LANGUAGES
-from actors.rewards import COMPILING_TERMS, RewardModelTermConfig, TermSources, build_terms, normalised_within_prompt
+from actors.rewards import (
+    COMPILING_TERMS,
+    ProcessTermConfig,
+    RewardModelTermConfig,
+    TermSources,
+    build_terms,
+    normalised_within_prompt,
+)
 from actors.trainer import StepReport
 from cluster.background import background
 from cluster.context import RunContext
@@ -28,6 +35,8 @@ from cluster.stage_config import PPOStage, ProblemSource
 from cluster.stages.comparing import Comparisons
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
+from cluster.stages.process_watch import ProcessWatch
+from cluster.stages.rerank import check_reranker
 from cluster.stream import Draw, Stream, stream_of
 from cluster.trainer import TRAINER, TrainerGroup
 from learner.checkpoint_writer import prune
@@ -85,7 +94,8 @@ class _Parts:
     model: Path
     rollout: Rollout
     stream: Stream
-    watch: RewardWatch | None
+    watches: tuple[RewardWatch | ProcessWatch, ...]
+    critic: Path | None
     comparisons: Comparisons
 
 
@@ -94,7 +104,7 @@ def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder) -> tuple
     loaded = context.tokenizer(model)
     reward = LearnedReward(context, stage)
     comparisons = Comparisons(context, stage, folder)
-    sources = TermSources(reward.ask, context.check, comparisons.compare, comparisons.judge)
+    sources = TermSources(reward.ask, reward.read, context.check, comparisons.compare, comparisons.judge)
     rollout = context.rollout(loaded, stage.sampling, build_terms(stage.rewards, sources), execute_cut=False)
     sets = [
         ([problem for problem in _compiled(context, stage, source) if rollout.fits(problem)], source.weight)
@@ -103,8 +113,18 @@ def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder) -> tuple
     if not any(kept for kept, _ in sets):
         limit = stage.sampling.max_prompt_tokens
         raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
-    watch = RewardWatch(stage.choose_filter.candidates if stage.choose_filter else ()) if reward.is_there else None
-    return _Parts(model, rollout, stream_of(sets, context.config.seed), watch, comparisons), reward
+    critic = check_reranker(context, stage.critic_from, model) if stage.critic_from is not None else None
+    return _Parts(model, rollout, stream_of(sets, context.config.seed), _watches(stage), critic, comparisons), reward
+
+
+def _watches(stage: PPOStage) -> tuple[RewardWatch | ProcessWatch, ...]:
+    """One over each learned reward."""
+    watches: list[RewardWatch | ProcessWatch] = []
+    if any(isinstance(term, RewardModelTermConfig) for term in stage.rewards):
+        watches.append(RewardWatch(stage.choose_filter.candidates if stage.choose_filter else ()))
+    if any(isinstance(term, ProcessTermConfig) for term in stage.rewards):
+        watches.append(ProcessWatch(stage.rewards))
+    return tuple(watches)
 
 
 def _compiled(context: RunContext, stage: PPOStage, source: ProblemSource) -> list[Problem]:
@@ -170,7 +190,7 @@ class _Job:
         self.folder = folder
         self.lineage = lineage
         self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
-        self.watch, self.comparisons = parts.watch, parts.comparisons
+        self.watches, self.critic, self.comparisons = parts.watches, parts.critic, parts.comparisons
         self.replacements = parts.stream.reseeded(derive_seed("replacements", context.config.seed))
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
@@ -218,6 +238,7 @@ class _Job:
                 str(checkpoint) if checkpoint else None,
                 self.lineage,
                 str(steps_file(self.folder.ledger, self.lineage)),
+                str(self.critic) if self.critic else None,
                 what="load its models",
             ),
         )
@@ -330,8 +351,8 @@ class _Job:
     async def _done(self, step_input: StepInput, version: WeightsVersion) -> None:
         assert self.report is not None, "a step was reported before it was trained"
         figures = self.report.metrics | rollout_figures(step_input, self.context.executors.stats)
-        if self.watch is not None:
-            figures |= self.watch.step(step_input.groups)
+        for watch in self.watches:
+            figures |= watch.step(step_input.groups)
         figures |= await self.comparisons.step(version.step, step_input.groups)
         shares = shares_of(step_input.waits, await self.context.generators.stats())
         figures |= {f"share/{who}/{what}": share for who, parts in shares.items() for what, share in parts.items()}
@@ -340,6 +361,8 @@ class _Job:
         self.context.panel.figures(shown(figures))
         self.context.panel.shares(shares)
         self.context.panel.progress(self.stage.name, version.step, f"step {version.step}")
+        if version.step in self.stage.export_steps:
+            await self.call("export", str(self.folder.model_at(version.step)), what="export the model")
         if self._is_due(version):
             await self._save({name: value for name, value in figures.items() if math.isfinite(value)})
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from actors.scorer import is_scalar_head, vocabulary_digest
 from cluster.context import RunContext
@@ -15,14 +18,29 @@ from cluster.errors import ConfigError
 from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.scorers import ScorerPool
+from cluster.stage_config import LineScore
 from cluster.statistics import Estimate, mean_over_problems
+from learner.scalar_head import Reads, reads_of
+from learner.trajectory import FinishReason
+from problems.bytemap import ByteMap
+from problems.extraction import extract_program
 from problems.identity import derive_seed
+from problems.linespans import line_spans
+from problems.problem import Problem
+from problems.prompting import TokenBytes
 
 _ALL = "all"
+_PLACES: dict[Reads, str] = {
+    "last_token": "an answer's last token (a reward model)",
+    "line_ends": "the end of each line (a process reward model)",
+}
 
 
-def check_reranker(context: RunContext, reference: str, model: Path) -> Path:
-    """The folder of a scalar-head model that reads the same token ids as ``model``. Raises ConfigError."""
+def check_reranker(context: RunContext, reference: str, model: Path, *, reads: Reads | None = None) -> Path:
+    """The folder of a scalar-head model that reads the same token ids as ``model``. Raises ConfigError.
+
+    ``reads``: where its numbers must be meant to be read, if that is asked.
+    """
     folder = context.model_path(reference)
     if not is_scalar_head(folder):
         raise ConfigError(f"{reference!r} holds no scalar-head model, such as a reward_model stage writes")
@@ -30,47 +48,117 @@ def check_reranker(context: RunContext, reference: str, model: Path) -> Path:
         raise ConfigError(
             f"{reference!r} was trained on another tokenizer than that of {model}; its scores mean nothing"
         )
+    if reads is not None and reads_of(folder) != reads:
+        raise ConfigError(
+            f"{reference!r} was trained for its number at {_PLACES[reads_of(folder)]}; "
+            f"what is asked of it here is one at {_PLACES[reads]}"
+        )
     return folder
 
 
-async def rerank(context: RunContext, folder: Path, groups: Sequence[Group]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class LineReading:
+    """How one score is made of a process reward model's numbers.
+
+    Attributes:
+        token_bytes: of the tokenizer that the answers were written with.
+        score: that of the last line that counts, the lowest, or the mean.
+    """
+
+    token_bytes: TokenBytes
+    score: LineScore
+
+    def of(self, numbers: NDArray[np.float64]) -> float:
+        """``numbers``: of the lines that count, at least one."""
+        match self.score:
+            case "last":
+                return float(numbers[-1])
+            case "min":
+                return float(numbers.min())
+            case "mean":
+                return float(numbers.mean())
+
+
+async def rerank(
+    context: RunContext,
+    folder: Path,
+    groups: Sequence[Group],
+    lines: LineReading,
+    sampling_s: Mapping[str, float],
+) -> dict[str, Any]:
     """Scores every judged sample and returns the figures: for all problems together, and for each language.
 
     ``random`` is the pass rate of one sample drawn without looking, ``reranked`` of the one that scores highest,
     ``oracle`` the share of problems with any that passes: random <= oracle and reranked <= oracle always.
-    ``gap_closed`` is (reranked - pass@1) / (oracle - pass@1).
+    ``gap_closed`` is (reranked - pass@1) / (oracle - pass@1). ``seconds``, of wall time: ``samples`` for sampling and
+    executing all of them, ``one_sample`` that over their number, ``scoring`` for the model that chooses.
+
+    Args:
+        context: of the run.
+        folder: of the scalar-head model, a reward model or a process reward model.
+        groups: the samples.
+        lines: how a process reward model is read.
+        sampling_s: seconds that each language's samples took.
     """
     pool = ScorerPool(folder, context.config.scorers)
+    reading = lines if reads_of(folder) == "line_ends" else None
+    measured: dict[str, list[tuple[float, float, float, float]]] = {}
+    scoring_s: dict[str, float] = {}
     pool.start()
-    begun = time.monotonic()
-    judged = [[entry for entry in group.entries if entry.trajectory.passed is not None] for group in groups]
     try:
-        scores = [await asyncio.gather(*(_score(pool, entry) for entry in entries)) for entries in judged]
+        for language in dict.fromkeys(group.problem.language for group in groups):
+            begun = time.monotonic()
+            judged = [
+                (group.problem, [entry for entry in group.entries if entry.trajectory.passed is not None])
+                for group in groups
+                if group.problem.language == language
+            ]
+            scores = await asyncio.gather(
+                *(
+                    asyncio.gather(*(_score(pool, problem, entry, reading) for entry in entries))
+                    for problem, entries in judged
+                )
+            )
+            scoring_s[language] = time.monotonic() - begun
+            measured[language] = [
+                _outcomes(entries, row) for (_, entries), row in zip(judged, scores, strict=True) if entries
+            ]
     finally:
         await pool.stop()
-    seconds = time.monotonic() - begun
-    measured = [
-        (group.problem.language, *_outcomes(entries, group_scores))
-        for group, entries, group_scores in zip(groups, judged, scores, strict=True)
-        if entries
-    ]
-    languages = sorted({language for language, *_ in measured})
+    num_samples = max((len(group.entries) for group in groups), default=1)
+    figures = {
+        language: _figures(outcomes) | {"seconds": _seconds(sampling_s[language], scoring_s[language], num_samples)}
+        for language, outcomes in measured.items()
+        if outcomes
+    }
+    total = _seconds(sum(sampling_s.values()), sum(scoring_s.values()), num_samples)
+    together = _figures([row for outcomes in measured.values() for row in outcomes])
+    return {"seconds": total["scoring"], _ALL: together | {"seconds": total}, **dict(sorted(figures.items()))}
+
+
+def _seconds(sampling_s: float, scoring_s: float, num_samples: int) -> dict[str, float]:
     return {
-        "seconds": round(seconds, 1),
-        _ALL: _figures([outcomes for _, *outcomes in measured]),
-        **{
-            language: _figures([outcomes for named, *outcomes in measured if named == language])
-            for language in languages
-        },
+        "one_sample": round(sampling_s / num_samples, 2),
+        "samples": round(sampling_s, 2),
+        "scoring": round(scoring_s, 2),
     }
 
 
-async def _score(pool: ScorerPool, entry: JournalEntry) -> float:
-    """An answer without any token is never chosen."""
+async def _score(pool: ScorerPool, problem: Problem, entry: JournalEntry, reading: LineReading | None) -> float:
+    """An answer without any token is never chosen, nor is one without any line that counts by its lines."""
     turn = entry.trajectory.turns[-1]
     if not len(turn.completion_ids):
         return float("-inf")
-    return await pool.score(turn.prompt_ids, turn.completion_ids)
+    if reading is None:
+        return await pool.score(turn.prompt_ids, turn.completion_ids)
+    pieces = reading.token_bytes.pieces(turn.completion_ids.tolist())
+    extraction = extract_program(problem, b"".join(pieces))
+    is_cut = turn.finish_reason is FinishReason.LENGTH
+    spans = line_spans(extraction.program, ByteMap.build(pieces, extraction), problem.language, is_cut=is_cut)
+    tokens = np.array([span.token for span in spans if not span.is_neutral], np.int32)
+    if not len(tokens):
+        return float("-inf")
+    return reading.of(await pool.read(turn.prompt_ids, turn.completion_ids, tokens))
 
 
 def _outcomes(entries: Sequence[JournalEntry], scores: Sequence[float]) -> tuple[float, float, float, float]:

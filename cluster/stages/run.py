@@ -19,8 +19,10 @@ from cluster.stage_config import (
     CollectStage,
     DiscriminatorStage,
     EvaluateStage,
+    LineLabelsStage,
     MineStage,
     PPOStage,
+    ProcessRewardModelStage,
     RewardModelStage,
     SFTStage,
     Stage,
@@ -28,8 +30,10 @@ from cluster.stage_config import (
 from cluster.stages.collect import collect
 from cluster.stages.discriminator import fit_discriminator
 from cluster.stages.evaluate import evaluate
+from cluster.stages.line_labels import label_lines
 from cluster.stages.mine import mine
 from cluster.stages.ppo import train_policy
+from cluster.stages.process_reward_model import fit_process_reward_model
 from cluster.stages.reward_model import fit_reward_model
 from cluster.stages.sft import fine_tune
 from cluster.wandb_sink import WandbSink
@@ -71,6 +75,10 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
             figures = await collect(context, stage, folder, lineage)
         case RewardModelStage():
             figures = await fit_reward_model(context, stage, folder)
+        case LineLabelsStage():
+            figures = await label_lines(context, stage, folder, lineage)
+        case ProcessRewardModelStage():
+            figures = await fit_process_reward_model(context, stage, folder)
         case PPOStage():
             figures = await train_policy(context, stage, folder, lineage)
         case DiscriminatorStage():

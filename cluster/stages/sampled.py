@@ -1,4 +1,4 @@
-"""What ``collect`` and ``mine`` have in common: a model's answers to a stage's problems, executed and journalled."""
+"""What stages that learn from answers have in common: a model's answers to problems, executed and journalled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cluster.inputs import problems_of
 from cluster.journal import JournalEntry, write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
-from cluster.stage_config import CollectStage, MineStage
+from cluster.stage_config import CollectStage, LineLabelsStage, MineStage
 from problems.identity import WeightsVersion
 
 
@@ -34,22 +34,32 @@ class SampledAnswers:
 
 
 async def sample_and_execute(
-    context: RunContext, stage: CollectStage | MineStage, folder: StageFolder, lineage: int
+    context: RunContext,
+    stage: CollectStage | MineStage | LineLabelsStage,
+    folder: StageFolder,
+    version: WeightsVersion,
+    *,
+    model: str,
+    epoch: int = 0,
 ) -> SampledAnswers:
     """Samples ``stage.samples`` answers to each problem, runs all cases of their tests, and writes the journal.
 
     An answer's reward is the share of the cases that passed.
+
+    Args:
+        version: what ``model`` is served as; another one for each model of the stage.
+        model: who answers.
+        epoch: of the answers' identities; another one for each model of the stage.
     """
-    model = context.model_path(stage.model)
+    path = context.model_path(model)
     problems = problems_of(stage.problems)
     terms = build_terms([ShareOfTestsConfig(weight=1.0)])
-    rollout = context.rollout(context.tokenizer(model), stage.sampling, terms, execute_cut=False)
+    rollout = context.rollout(context.tokenizer(path), stage.sampling, terms, execute_cut=False)
     kept = [problem for problem in problems if rollout.fits(problem)]
     context.panel.begin(stage.name, len(kept))
-    version = WeightsVersion(lineage, 0)
-    await context.serve(model, version)
+    await context.serve(path, version)
     asks = [
-        Ask(context.config.name, stage.name, 0, index, problem, stage.samples, stage.sampling.temperature)
+        Ask(context.config.name, stage.name, epoch, index, problem, stage.samples, stage.sampling.temperature)
         for index, problem in enumerate(kept)
     ]
     groups = await rollout.groups(

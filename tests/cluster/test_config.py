@@ -102,3 +102,42 @@ def test_a_shared_gpu_can_be_planned_and_a_run_of_it_is_refused_before_anything_
     with pytest.raises(ConfigError, match="colocated can be planned and not run yet"):
         run_recipe(config)
     assert list(tmp_path.iterdir()) == []
+
+
+def line_stages(**baseline) -> list[dict]:
+    problems = [{"spec": "synthetic:split=train,count=3"}]
+    return [
+        {"kind": "sft", "name": "base"},
+        {"kind": "ppo", "name": "baseline", "policy": "stage:base", "problems": problems, **baseline},
+        {"kind": "line_labels", "name": "labels", "policies": ["stage:baseline@5"], "problems": problems},
+        {"kind": "process_reward_model", "name": "prm", "base": "stage:base", "labels": ["stage:labels"]},
+    ]
+
+
+def test_a_model_from_the_middle_of_a_stage_must_be_exported(tmp_path: Path) -> None:
+    load_recipe(write(tmp_path, stages=line_stages(export_steps=[5])))
+    with pytest.raises(ConfigError, match=r"stages\.labels\.policies: stage 'baseline' exports no model at step '5'"):
+        load_recipe(write(tmp_path, stages=line_stages(export_steps=[6])))
+    with pytest.raises(ConfigError, match="export_steps names step 41; the stage makes 1 to 40"):
+        load_recipe(write(tmp_path, stages=line_stages(export_steps=[5, 41])))
+
+
+def test_only_a_critic_begins_as_another_model(tmp_path: Path) -> None:
+    supervised = line_stages()[1] | {"name": "supervised", "critic_from": "stage:prm"}
+    stages = [*line_stages(export_steps=[5]), supervised]
+    load_recipe(write(tmp_path, stages=stages))
+    with pytest.raises(ConfigError, match="critic_from needs a critic"):
+        load_recipe(write(tmp_path, stages=[*stages[:-1], supervised | {"learner": {"advantage": {"kind": "group"}}}]))
+    with pytest.raises(ConfigError, match=r"critic_from: 'base' is no earlier stage of kind process_reward_model or"):
+        load_recipe(write(tmp_path, stages=[*stages[:-1], supervised | {"critic_from": "stage:base"}]))
+
+
+def test_a_process_term_names_a_process_reward_model_and_needs_every_verdict(tmp_path: Path) -> None:
+    paid = {"name": "supervised", "rewards": [{"kind": "process", "model": "stage:prm"}]}
+    stages = line_stages(export_steps=[5])
+    load_recipe(write(tmp_path, stages=[*stages, line_stages()[1] | paid]))
+    with pytest.raises(ConfigError, match="the reward term process needs every verdict"):
+        load_recipe(write(tmp_path, stages=[*stages, line_stages()[1] | paid | {"execute_share": 0.5}]))
+    wrong = paid | {"rewards": [{"kind": "process", "model": "stage:labels"}]}
+    with pytest.raises(ConfigError, match="'labels' is no earlier stage of kind process_reward_model"):
+        load_recipe(write(tmp_path, stages=[*stages, line_stages()[1] | wrong]))

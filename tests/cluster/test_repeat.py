@@ -64,3 +64,10 @@ def test_a_recipe_without_repeat_is_left_as_it_is():
 def test_what_is_no_repeat_is_named(repeat, message):
     with pytest.raises(ValueError, match=message):
         written_out([{"kind": "repeat", **repeat}])
+
+
+def test_a_model_from_the_middle_of_a_stage_is_that_round_s():
+    labels = {"kind": "line_labels", "name": "labels", "policies": ["stage:policy@5", "stage:policy"]}
+    loop = [*LOOP[:2], LOOP[2] | {"stages": [LOOP[2]["stages"][0], labels]}]
+    by_name = {stage["name"]: stage for stage in written_out(loop)}
+    assert by_name["labels.2"]["policies"] == ["stage:policy.2@5", "stage:policy.2"]

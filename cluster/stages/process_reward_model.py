@@ -1,0 +1,141 @@
+"""Stage ``process_reward_model``: regression of line labels, judged on problems that it has not seen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from actors.scorer import ProcessRewardModelTrainer, vocabulary_digest
+from cluster.calls import within
+from cluster.context import RunContext
+from cluster.errors import ConfigError
+from cluster.labels import LABELS, read_labels
+from cluster.run_folder import StageFolder, write_atomically
+from cluster.session import end_actor, start_actor
+from cluster.stage_config import STAGE_PREFIX, ProcessRewardModelStage
+from learner.line_labels import LabelledAnswer, select_answers
+from learner.preferences import is_held_out
+from learner.process_reward_model import LineFigures
+from learner.scalar_training import ScalarProgress
+
+_WHO = "process-reward-model trainer"
+_POLL_S = 0.5
+_TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this only bounds a lost actor
+
+
+async def fit_process_reward_model(
+    context: RunContext, stage: ProcessRewardModelStage, folder: StageFolder
+) -> dict[str, Any]:
+    """Trains, writes ``model/`` and ``held_out.json``, and returns the manifest's figures."""
+    answers = _answers(context, stage)
+    problems = {answer.problem_id for answer in answers}
+    out = {name for name in problems if is_held_out(name, stage.held_out_share, stage.held_out_seed)}
+    train = select_answers((answer for answer in answers if answer.problem_id not in out), stage.selection)
+    judged = select_answers((answer for answer in answers if answer.problem_id in out), "full")
+    if not train or not judged:
+        raise ConfigError(
+            f"stages.{stage.name}: {len(train)} answers to learn from (selection {stage.selection}) and {len(judged)} "
+            "to judge the model by are too few; label more, or change selection or held_out_share"
+        )
+    progress, figures = await _train(context, stage, folder, train, judged)
+    write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
+    known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
+    context.metrics.log(stage.name, progress.step, known)
+    return {
+        "num_answers": len(train),
+        "num_held_out_answers": figures.num_answers,
+        "num_held_out_lines": figures.num_lines,
+        "steps": progress.step,
+        **{name.removeprefix("process_model/"): value for name, value in known.items()},
+    }
+
+
+def _answers(context: RunContext, stage: ProcessRewardModelStage) -> list[LabelledAnswer]:
+    """Of all label files. Raises ConfigError for one of another tokenizer, RunFolderError for one that is broken."""
+    tokenizer = vocabulary_digest(context.tokenizer(context.model_path(stage.base)).tokenizer)
+    answers: list[LabelledAnswer] = []
+    for reference in stage.labels:
+        is_stage = reference.startswith(STAGE_PREFIX)
+        name = reference.removeprefix(STAGE_PREFIX)
+        path = context.folder.stage(name).root / LABELS if is_stage else Path(reference)
+        answers += read_labels(path, tokenizer)
+    return answers
+
+
+async def _train(
+    context: RunContext,
+    stage: ProcessRewardModelStage,
+    folder: StageFolder,
+    train: list[LabelledAnswer],
+    held_out: list[LabelledAnswer],
+) -> tuple[ScalarProgress, LineFigures]:
+    context.panel.begin(stage.name, 1.0)
+    trainer = start_actor(
+        ProcessRewardModelTrainer,
+        stage.train,
+        stage.threads,
+        num_cpus=1,
+        max_concurrency=2,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+    )
+    try:
+        done = trainer.train.remote(str(context.model_path(stage.base)), train, str(folder.model))
+        watching = asyncio.create_task(_watch(context, stage, trainer))
+        try:
+            progress = await within(done, _TIMEOUT_S, _WHO, "train a process reward model")
+        finally:
+            watching.cancel()
+        figures = await within(
+            trainer.judge.remote(str(folder.model), train, held_out), _TIMEOUT_S, _WHO, "judge lines"
+        )
+        return progress, figures
+    finally:
+        end_actor(trainer)
+
+
+async def _watch(context: RunContext, stage: ProcessRewardModelStage, trainer: Any) -> None:
+    """Consumes the trainer's progress; waits between polls; ends when it is cancelled at the stage's end."""
+    last_step = 0
+    while True:
+        await asyncio.sleep(_POLL_S)
+        progress = await trainer.progress.remote()
+        if progress is None or progress.step == last_step:
+            continue
+        last_step = progress.step
+        context.metrics.log(
+            stage.name,
+            progress.step,
+            {
+                "process_model/loss": progress.loss,
+                "process_model/grad_norm": progress.grad_norm,
+                "process_model/learning_rate": progress.learning_rate,
+            },
+        )
+        context.panel.figures({"loss": f"{progress.loss:.3f}"})
+        context.panel.progress(stage.name, progress.step / progress.num_steps, f"step {progress.step}")
+
+
+def _metrics(figures: LineFigures) -> dict[str, float]:
+    return {
+        "process_model/held_out_accuracy": figures.accuracy,
+        "process_model/held_out_accuracy_by_position": figures.by_position,
+        "process_model/held_out_majority": figures.majority,
+        "process_model/held_out_squared_error": figures.squared_error,
+        "process_model/held_out_first_bad": figures.first_bad,
+        "process_model/held_out_first_bad_by_position": figures.first_bad_by_position,
+        "process_model/held_out_first_bad_early": figures.first_bad_early,
+        "process_model/held_out_first_bad_late": figures.first_bad_late,
+    }
+
+
+def _written(figures: LineFigures) -> dict[str, Any]:
+    """With the places in the program."""
+    return {
+        **_metrics(figures),
+        "num_lines": figures.num_lines,
+        "num_answers": figures.num_answers,
+        "positions": [position._asdict() for position in figures.positions],
+    }
