@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks import performance, quickstart, rlcf
+from benchmarks import performance, process, process_tables, quickstart, rlcf
 from benchmarks.experiment import ARMS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
@@ -96,6 +96,7 @@ def _over_seeds(values: list[float]) -> str:
 def main() -> None:
     if "--write" not in sys.argv:
         quickstart.main()
+        process.main()
         subprocess.run([sys.executable, "-m", "benchmarks.learner"], check=True)
     arms = _arms(ARMS / quickstart.EXPERIMENT)
     body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
@@ -103,7 +104,8 @@ def main() -> None:
     if compared:
         body += _RLCF_HEAD + "\n".join(rlcf.table(compared))
     machines = sorted({arm["machine"] for arm in arms})
-    DOCS.write_text(_HEAD + body + (f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"))
+    machine = f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"
+    DOCS.write_text(_HEAD + body + machine + process_tables.section(_arms(ARMS / process.EXPERIMENT)))
     performance.write()
 
 

@@ -1,0 +1,184 @@
+"""Process supervision (arXiv 2410.17621): line labels, the model that learns them, and what PPO makes of it.
+
+python -m benchmarks.process            runs the arms that are missing (each at most 5 minutes on 2 quiet cores)
+python -m benchmarks.process --list     says which stand
+
+All arms share one supervised model, one baseline run, its labels and one process reward model (``recipes/process.yaml``
+up to ``prm``; about 10 minutes, made by the first arm that needs them):
+
+    labels      what the labels are worth, beside what trying everything finds out; and the model that learned them
+    speed       searches all together against one program at a time, in one run
+    baseline, dense, value, both, each for three seeds: PPO from the supervised model under the sparse reward; with
+                line rewards, with the model as the value function's beginning, with both. Arms of one seed bear one
+                run name, so that they draw the same prompts and, until their policies differ, the same samples.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
+from cluster.labels import LABELS
+from problems.comments import without_comments
+from problems.datasets import load_problems
+from problems.problem import Problem
+from problems.synthetic.savable import completions_of
+from sandbox import Executor, Outcome, Program, open_executor
+
+EXPERIMENT = "process"
+SEEDS = (1, 2, 3)
+METHODS = {"baseline": (False, False), "dense": (True, False), "value": (False, True), "both": (True, True)}
+_SHARED = ("base", "before", "baseline", "labels", "prm")
+_NUM_CHECKED = 48
+_AT_ONCE = 4
+
+
+def main() -> None:
+    arms = {f"{method}-{seed}": functools.partial(run_arm, method, seed) for seed in SEEDS for method in METHODS}
+    run_missing(EXPERIMENT, {"labels": run_labels, "speed": run_speed, **arms})
+
+
+def shared_run() -> tuple[Path, dict[str, float]]:
+    """The run whose models all arms share, and what this call spent on it."""
+    common, stages = load_stages("process.yaml")
+    name = f"{EXPERIMENT}-shared"
+    cost = run_recipe(recipe_file(common | {"stages": [stages[stage] for stage in _SHARED]}, name), name, RUNS)
+    return RUNS / name, cost
+
+
+def model_of(shared: Path, stage: str) -> str:
+    return str(shared / "stages" / stage / "model")
+
+
+def run_arm(method: str, seed: int) -> dict[str, Any]:
+    """PPO with or without line rewards and the value function's beginning, and its evaluation."""
+    shared, _ = shared_run()
+    common, stages = load_stages("process.yaml")
+    dense, value = METHODS[method]
+    terms = stages["supervised"]["rewards"]
+    policy = stages["supervised"] | {
+        "policy": model_of(shared, "base"),
+        "critic_from": model_of(shared, "prm") if value else None,
+        "rewards": [terms[0], terms[1] | {"model": model_of(shared, "prm")}] if dense else terms[:1],
+        "learner": stages["supervised"]["learner"] | {"seed": seed},
+    }
+    after = stages["after"] | {"compare_with": None}
+    path = recipe_file(common | {"seed": seed, "stages": [policy, after]}, f"{EXPERIMENT}-{method}-{seed}")
+    folder = RUNS / f"{EXPERIMENT}-{method}-{seed}"
+    cost = run_recipe(path, f"{EXPERIMENT}-{seed}", folder)
+    run = folder / f"{EXPERIMENT}-{seed}"
+    steps = logged(run, "supervised")
+    warm = next(iter(logged(run, "supervised.warmup")), {})
+    figures = manifests(run)["after"]["figures"]
+    return cost | {
+        "method": method,
+        "seed": seed,
+        "before": manifests(shared)["before"]["figures"]["sampled_pass_at_1"],
+        "after": figures["sampled_pass_at_1"],
+        "after_greedy": figures["greedy_pass_at_1"],
+        "pass_rate_curve": [round(step["rollout/pass_rate"], 4) for step in steps],
+        "explained_variance_warm": warm.get("critic/held_out_explained_variance"),
+        "explained_variance_curve": [step.get("critic/explained_variance_kept") for step in steps],
+        "process": {
+            name: steps[-1][name] for name in steps[-1] if name.startswith(("process/", "alarm/process"))
+        },
+    }  # fmt: skip
+
+
+def run_labels() -> dict[str, Any]:
+    """Figures of the shared run's labels and of the model that learned them."""
+    shared, cost = shared_run()
+    done = manifests(shared)
+    rows = pq.read_table(shared / "stages" / "labels" / LABELS).to_pylist()
+    _, stages = load_stages("process.yaml")
+    problems = {p.id: p for source in stages["labels"]["problems"] for p in load_problems(source["spec"])}
+    truths = asyncio.run(agreement(rows, problems))
+    held_out = json.loads((shared / "stages" / "prm" / "held_out.json").read_text())
+    return cost | {
+        "before": done["before"]["figures"]["sampled_pass_at_1"],
+        "labels": done["labels"]["figures"],
+        "agreement": truths,
+        "model": held_out,
+        "stage_seconds": {name: manifest["seconds"] for name, manifest in done.items()},
+    }
+
+
+async def agreement(rows: Sequence[dict[str, Any]], problems: dict[str, Problem]) -> dict[str, float]:
+    """How often the searched first bad line is that which trying everything finds, on the first failing answers."""
+    failing = [row for row in rows if not row["passed"]][:_NUM_CHECKED]
+    executor = await open_executor()
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def miss(row: dict[str, Any]) -> int:
+        async with places:
+            truth = await true_num_good(executor, problems[row["problem_id"]], row["program"])
+            return sum(label == 1 for label in row["labels"]) - truth
+
+    try:
+        misses = await asyncio.gather(*(miss(row) for row in failing))
+    finally:
+        await executor.close()
+    return {
+        "num_answers": len(misses),
+        "exact": mean(found == 0 for found in misses),
+        "early": mean(found < 0 for found in misses),
+        "late": mean(found > 0 for found in misses),
+    }
+
+
+async def true_num_good(executor: Executor, problem: Problem, program: str) -> int:
+    """Lines that count before the first prefix that nothing saves."""
+    body = program.removeprefix(problem.prompt)
+    text = without_comments(program.encode(), problem.language).decode("utf-8", "replace")[len(problem.prompt) :]
+    lines, said = body.splitlines(keepends=True), [bool(line.strip()) for line in text.splitlines()]
+    num_good = 0
+    for place, counts in enumerate(said, 1):
+        if not counts:
+            continue
+        prefix = "".join(lines[:place])
+        if not await _is_savable(executor, problem, prefix if prefix.endswith("\n") else prefix + "\n"):
+            break
+        num_good += 1
+    return num_good
+
+
+async def _is_savable(executor: Executor, problem: Problem, prefix: str) -> bool:
+    for body in completions_of(problem, prefix):
+        program = Program(problem.language, (problem.prompt + body).encode())
+        verdict = await executor.run(program, problem.suites["main"], problem.limits, stop_at_first_failure=True)
+        if verdict.outcome is Outcome.PASSED:
+            return True
+    return False
+
+
+def run_speed() -> dict[str, Any]:
+    """Labels all programs together, then as many others one at a time, in one run."""
+    shared, _ = shared_run()
+    common, stages = load_stages("process.yaml")
+    stage = stages["labels"] | {
+        "policies": [model_of(shared, "base")],
+        "problems": [{"spec": "synthetic:split=train,count=40,depth=4,seed=23"}],
+    }
+    alone = stage | {"name": "alone", "max_in_flight": stage["completions"]}
+    name = f"{EXPERIMENT}-speed"
+    path = recipe_file(common | {"stages": [stage | {"name": "together"}, alone]}, name)
+    cost = run_recipe(path, name, RUNS)
+    done = {stage: manifest["figures"] for stage, manifest in manifests(RUNS / name).items()}
+    per_program = {stage: figures["search_s"] / figures["num_answers"] for stage, figures in done.items()}
+    return cost | {
+        "seconds_per_program": per_program,
+        "times_faster": per_program["alone"] / per_program["together"],
+        "stages": done,
+    }
+
+
+if __name__ == "__main__":
+    main()
