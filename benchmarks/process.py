@@ -101,7 +101,7 @@ def run_labels() -> dict[str, Any]:
     _, stages = load_stages("process.yaml")
     problems = {p.id: p for source in stages["labels"]["problems"] for p in load_problems(source["spec"])}
     truths = asyncio.run(agreement(rows, problems))
-    held_out = json.loads((shared / "stages" / "prm" / "held_out.json").read_text())
+    held_out = json.loads((shared / "stages" / "prm" / "lines.json").read_text())
     return cost | {
         "before": done["before"]["figures"]["sampled_pass_at_1"],
         "labels": done["labels"]["figures"],

@@ -29,7 +29,7 @@ _TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this onl
 async def fit_process_reward_model(
     context: RunContext, stage: ProcessRewardModelStage, folder: StageFolder
 ) -> dict[str, Any]:
-    """Trains, writes ``model/`` and ``held_out.json``, and returns the manifest's figures."""
+    """Trains, writes ``model/`` and ``lines.json``, and returns the manifest's figures."""
     answers = _answers(context, stage)
     problems = {answer.problem_id for answer in answers}
     out = {name for name in problems if is_held_out(name, stage.held_out_share, stage.held_out_seed)}
@@ -41,7 +41,7 @@ async def fit_process_reward_model(
             "to judge the model by are too few; label more, or change selection or held_out_share"
         )
     progress, figures = await _train(context, stage, folder, train, judged)
-    write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
+    write_atomically(folder.root / "lines.json", json.dumps(_written(figures), indent=1))
     known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
     context.metrics.log(stage.name, progress.step, known)
     return {

@@ -200,7 +200,7 @@ async def test_a_model_learns_the_labels_and_its_numbers_can_be_read_at_lines(la
     figures = await fit_process_reward_model(context, prm_stage(selection="full"), folder)
     assert figures["held_out_accuracy"] > 0.9 > figures["held_out_accuracy_by_position"]
     assert figures["num_answers"] + figures["num_held_out_answers"] == len(answers)
-    held_out = json.loads((folder.root / "held_out.json").read_text())
+    held_out = json.loads((folder.root / "lines.json").read_text())
     assert [row["position"] for row in held_out["positions"]] == [1, 2, 3]
     assert reads_of(folder.model) == "line_ends"
     scorer = Scorer(str(folder.model), ScoringConfig(ComputeConfig(), 512, 1))
