@@ -21,7 +21,7 @@ quickstart: setup images ## sets up and trains a small model on what its program
 	@$(VENV)/crucible run recipes/quickstart.yaml
 
 test: setup images ## the tests of the CI tier
-	@$(PY) -m pytest -n 2 --dist loadgroup -m "not soak and not gpu" $(ARGS)
+	@$(PY) -m pytest -n 2 -m "not soak and not gpu" $(ARGS)
 
 soak: setup images ## the long tests
 	@$(PY) -m pytest -m "soak" $(ARGS)
