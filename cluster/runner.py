@@ -79,7 +79,10 @@ def _run_open_stages(
 
 
 def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console) -> None:
-    """Table of all evaluations (± half a 95 % interval; differences are paired by problem), and the last model."""
+    """Table of all evaluations (± half a 95 % interval; differences are paired by problem), and the last model.
+
+    Two of the measures stand without their intervals: the table fits 80 columns, which is all that a log has.
+    """
     table = Table("evaluation", "compiles", "executes", "sampled pass@1", "greedy pass@1", "difference", box=None)
     for done in finished:
         if done.kind == "evaluate":
@@ -88,8 +91,8 @@ def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Fini
             programs = figures.get("sampled") or figures.get("greedy") or {}
             table.add_row(
                 done.name,
-                _cell(programs.get("compiles")),
-                _cell(programs.get("executes")),
+                _mean(programs.get("compiles")),
+                _mean(programs.get("executes")),
                 _cell(figures.get("sampled_pass_at_1")),
                 _cell(figures.get("greedy_pass_at_1")),
                 _cell(difference, signed=True),
@@ -99,6 +102,10 @@ def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Fini
     models = [stage.name for stage in config.stages if isinstance(stage, SFTStage | PPOStage)]
     if models:
         console.print(f"checkpoint  {folder.stage(models[-1]).model}", highlight=False, soft_wrap=True)
+
+
+def _mean(estimate: dict[str, float] | None) -> str:
+    return "" if estimate is None else f"{estimate['mean']:.3f}"
 
 
 def _cell(estimate: dict[str, float] | None, *, signed: bool = False) -> str:
