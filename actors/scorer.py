@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from actors.rewards import Tokens
-from learner.config import ComputeConfig
 from learner.line_labels import LabelledAnswer
+from learner.model_config import ComputeConfig
 from learner.models import load_causal_lm
 from learner.preferences import PreferencePair
 from learner.process_reward_model import LineFigures, PositionPredictor, judge_lines, train_process_reward_model

@@ -18,7 +18,8 @@ from actors.lines import append_line
 from actors.nccl_weights import TRANSPORT as NCCL
 from actors.nccl_weights import NcclSender
 from actors.weights import ShmSender, WeightSender
-from learner.config import NewModelConfig, PPOConfig, SFTConfig
+from learner.config import PPOConfig, SFTConfig
+from learner.model_config import NewModelConfig
 from learner.models import load_causal_lm, load_tokenizer, new_causal_lm
 from learner.parallel import SINGLE, Ranks
 from learner.placement import compute_device
@@ -136,13 +137,17 @@ class TrainerWorker:
             pass
         return {}
 
-    def save(self, checkpoints: str, figures: Mapping[str, float] | None = None) -> WeightsVersion:
-        """Writes a checkpoint under the version's name, complete or not at all; returns the version.
+    def begin_save(self, checkpoints: str, figures: Mapping[str, float] | None = None) -> WeightsVersion:
+        """Copies the state and begins to write it under the version's name; returns the version when it is copied.
 
-        ``figures`` are noted in it, so that the best one can be told.
+        ``figures`` are noted in the checkpoint, so that the best one can be told.
         """
-        self._started.save(Path(checkpoints) / str(self.version), figures)
+        self._started.begin_save(Path(checkpoints) / str(self.version), figures)
         return self.version
+
+    def finish_save(self) -> None:
+        """Waits until what was begun is written, complete or not at all. May run in a thread beside ``step``."""
+        self._started.finish_save()
 
     def export(self, folder: str) -> None:
         """Writes the policy as a Hugging Face folder, tokenizer included."""

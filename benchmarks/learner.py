@@ -23,20 +23,23 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
 
 from learner.aggregate import weighted_sum
-from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, NewModelConfig, OptimizerConfig, PPOConfig
+from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, PPOConfig
 from learner.logprobs import token_logprobs
 from learner.memory import peak_bytes, reset_peak
 from learner.minibatch import PassFigures, minibatches, update
+from learner.model_config import NewModelConfig, OptimizerConfig
 from learner.models import new_causal_lm, num_parameters
 from learner.optim import ScheduledOptimizer
-from learner.packing import TokenSequence, as_sequence, pack
+from learner.packing import PackedRow, TokenSequence, as_sequence, pack
 from learner.policy import Policy
 from learner.ppo import PPOLearner
+from learner.scalar_head import ScalarHeadModel
 from learner.signals import logprobs_of
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
@@ -100,14 +103,24 @@ def rollouts(policy: PreTrainedModel, groups: int, size: int, rng: np.random.Gen
     return made
 
 
-# --- a PPO step against the bare model
+# --- a PPO step against the bare models
 
 
 def step_arm() -> dict[str, Any]:
-    """Policy updates of a PPO step (loss, chunked log-probabilities, clipping, AdamW) and the whole step, against
-    forward and backward of the model alone with a cross entropy at the same tokens of the same rows."""
+    """A step without a critic: updates and the whole step against the bare policy."""
+    return against_bare(GroupBaseline())
+
+
+def critic_arm() -> dict[str, Any]:
+    """A step with a critic: updates of both and the whole step against the bare policy and the bare critic."""
+    return against_bare(GAE(critic=CriticConfig(warmup_steps=0)))
+
+
+def against_bare(advantage: GAE | GroupBaseline) -> dict[str, Any]:
+    """Updates of a PPO step (losses, chunked log-probabilities, clipping, AdamW) and the whole step, against forward
+    and backward of the models alone on the same rows: cross entropy at the same tokens, squared error of the values."""
     config = PPOConfig(
-        num_steps=1000, advantage=GroupBaseline(), epochs=1, minibatch_trajectories=1000, row_tokens=ROW_TOKENS,
+        num_steps=1000, advantage=advantage, epochs=1, minibatch_trajectories=1000, row_tokens=ROW_TOKENS,
         max_trajectory_tokens=512, optimizer=OptimizerConfig(learning_rate=1e-6),
     )  # fmt: skip
     learner = PPOLearner(model(), config)
@@ -115,41 +128,62 @@ def step_arm() -> dict[str, Any]:
     sequences = [as_sequence(t) for group in groups for t in group]
     rows = pack(sequences, ROW_TOKENS)
     bare = model()
+    critic = ScalarHeadModel.from_causal_lm(bare) if isinstance(advantage, GAE) else None
 
     def bare_pass() -> None:
         for row in rows:
-            output = bare.base_model(
-                input_ids=row.input_ids[None], position_ids=row.position_ids[None], use_cache=False,
-                packed_lengths=row.lengths,
-            )  # fmt: skip
-            logits = bare.get_output_embeddings()(output.last_hidden_state[0, row.predicting])
-            F.cross_entropy(logits, row.targets).backward()
+            states = bare_states(bare.base_model, row)[row.predicting]
+            F.cross_entropy(bare.get_output_embeddings()(states), row.targets).backward()
+            if critic is not None:
+                values = critic.score(bare_states(critic.model, row)[row.predicting])[:, 0]
+                values.square().mean().backward()
         bare.zero_grad(set_to_none=True)
+        if critic is not None:
+            critic.zero_grad(set_to_none=True)
 
-    step_parts: list[float] = []
-    train = learner._train_policy
-
-    def timed_train(*arguments: Any) -> Any:
-        begin = time.process_time()
-        result = train(*arguments)
-        step_parts.append(time.process_time() - begin)
-        return result
-
-    learner._train_policy = timed_train  # type: ignore[method-assign]
+    updates = UpdateTime(learner)
     whole, alone = alternating(lambda: learner.step(groups), bare_pass)
-    updates = step_parts[1:]
+    spent = updates.of_each_step()[1:]
     tokens = sum(s.num_tokens for s in sequences)
     return {
         "model_parameters": num_parameters(bare),
         "tokens": tokens,
         "rows": len(rows),
         "bare_tokens_per_cpu_s": tokens / median(alone),
-        "update_tokens_per_cpu_s": tokens / median(updates),
+        "update_tokens_per_cpu_s": tokens / median(spent),
         "step_tokens_per_cpu_s": tokens / median(whole),
-        "update_over_bare": median(b / u for u, b in zip(updates, alone, strict=True)),
+        "update_over_bare": median(b / u for u, b in zip(spent, alone, strict=True)),
         "whole_step_over_bare": median(b / w for w, b in zip(whole, alone, strict=True)),
         "target": 0.9,
     }
+
+
+def bare_states(backbone: torch.nn.Module, row: PackedRow) -> torch.Tensor:
+    output = backbone(
+        input_ids=row.input_ids[None], position_ids=row.position_ids[None], use_cache=False, packed_lengths=row.lengths
+    )
+    return output.last_hidden_state[0]
+
+
+class UpdateTime:
+    """CPU seconds that a learner spends in the updates of critic and policy."""
+
+    def __init__(self, learner: PPOLearner) -> None:
+        self._spent: dict[str, list[float]] = {}
+        for name in ("_train_critic", "_train_policy"):
+            setattr(learner, name, self._timed(name, getattr(learner, name)))
+
+    def _timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*arguments: Any) -> Any:
+            begin = time.process_time()
+            result = work(*arguments)
+            self._spent.setdefault(name, []).append(time.process_time() - begin)
+            return result
+
+        return timed
+
+    def of_each_step(self) -> list[float]:
+        return [sum(parts) for parts in zip(*self._spent.values(), strict=True)]
 
 
 # --- packed against padded
@@ -253,8 +287,8 @@ def resident_bytes() -> int:
 def trl_arm() -> dict[str, Any]:
     """Samples per CPU second of a whole PPO step: generation, reference, critic, 4 epochs of 16 samples of 64 tokens.
 
-    Ours: vLLM's CPU engine and this learner, weights pushed after each step. TRL 0.24 (the last with a PPO trainer), in
-    an environment of its own, made on demand. The two sides run in turns, one process each.
+    Ours: vLLM's CPU engine and this learner, weights pushed after each step, the engine's process counted. TRL 0.24
+    (the last with a PPO trainer), in an environment of its own, made on demand. The two sides run in turns.
     """
     theirs_python = trl_environment()
     ours: list[float] = []
@@ -326,7 +360,7 @@ async def our_side() -> dict[str, Any]:
         await generator.start_engine(folder, WeightsVersion(0, 0))
         sender, spent, rng = ShmSender("benchmark", root=Path(folder)), [], np.random.default_rng(0)
         for step in range(TRL_STEPS):
-            begin = time.process_time()
+            begin = cpu_seconds_of_all()
             requests = [
                 GenerationRequest(
                     TrajectoryId("bench", "ppo", step, f"p{i}", 0),
@@ -347,12 +381,19 @@ async def our_side() -> dict[str, Any]:
             await generator.update(ticket)
             await generator.finish(version)
             sender.retire(WeightsVersion(0, step)) if step else None
-            spent.append(time.process_time() - begin)
+            spent.append(cpu_seconds_of_all() - begin)
         await generator.shutdown()
     return {"cpu_s": spent}
 
 
-ALL = {"step": step_arm, "padding": padding_arm, "vocabulary": vocabulary_arm, "trl": trl_arm}
+def cpu_seconds_of_all() -> float:
+    """Of this process and all under it: vLLM's engine is one of its own."""
+    this = psutil.Process()
+    times = [process.cpu_times() for process in (this, *this.children(recursive=True))]
+    return sum(spent.user + spent.system for spent in times)
+
+
+ALL = {"step": step_arm, "critic": critic_arm, "padding": padding_arm, "vocabulary": vocabulary_arm, "trl": trl_arm}
 
 
 def main() -> None:
@@ -372,7 +413,8 @@ def main() -> None:
         if "--list" in sys.argv or (named and name not in named) or (not named and path.exists()):
             print(f"{name}: {'stands' if path.exists() else 'missing'}")
             continue
-        figures = {"arm": name, **run(), "machine": machine()}
+        load = os.getloadavg()[0]
+        figures = {"arm": name, **run(), "machine": machine(), "load_before": load}
         path.write_text(json.dumps(figures, indent=1) + "\n")
         print(json.dumps(figures))
 

@@ -76,6 +76,16 @@ def learner_table(figures: dict[str, dict[str, Any]]) -> list[str]:
             "| the whole group step over the same (reference pass, filter, advantages, copies for undoing) "
             f"| {step['whole_step_over_bare']:.3f} | - |",
         ]
+    if critic := figures.get("critic"):
+        rates = (
+            f"{critic['update_tokens_per_cpu_s']:.0f} of {critic['bare_tokens_per_cpu_s']:.0f} tokens per CPU second"
+        )
+        lines += [
+            f"| the same with a critic: updates of policy and critic over the bare passes of both ({rates}) "
+            f"| {critic['update_over_bare']:.3f} | >= {critic['target']} |",
+            "| the whole step with a critic over the same (reference and value passes besides) "
+            f"| {critic['whole_step_over_bare']:.3f} | - |",
+        ]
     if padding := figures.get("padding"):
         lines.append(
             f"| packed over padded, lengths log-uniform 1:8 ({padding['speedup']:.2f} of {padding['ideal']:.2f}) "
@@ -147,7 +157,8 @@ def write() -> None:
     learner = {path.stem: json.loads(path.read_text()) for path in sorted(LEARNER_ARMS.glob("*.json"))}
     if learner:
         machines = ", ".join(sorted({arm["machine"] for arm in learner.values()}))
-        parts += [_LEARNER_HEAD, *learner_table(learner), "", f"Machine: {machines}.", ""]
+        loads = ", ".join(f"{name} {arm['load_before']:.1f}" for name, arm in learner.items())
+        parts += [_LEARNER_HEAD, *learner_table(learner), "", f"Machine: {machines}. Load average before: {loads}.", ""]
     controller = {path.stem: json.loads(path.read_text()) for path in sorted(CONTROLLER_ARMS.glob("*.json"))}
     if controller:
         loads = ", ".join(f"{name} {arm['load_before']:.0f}" for name, arm in controller.items())

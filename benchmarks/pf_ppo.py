@@ -22,7 +22,7 @@ from benchmarks.experiment import RUNS, load_stages, logged, manifests, peak, re
 from cluster.journal import read_journal
 from cluster.rollout import Group
 from cluster.stages.learned_reward import scores_and_truth
-from learner.config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
+from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
 from learner.filter_quality import Binning, compare_filters
 from problems.problem import CompletionStyle, Problem
 

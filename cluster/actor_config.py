@@ -8,7 +8,7 @@ from pydantic import Field
 
 from actors.config import GeneratorConfig
 from cluster.settings import Settings
-from learner.config import ComputeConfig
+from learner.model_config import ComputeConfig
 from sandbox.config import SandboxConfig
 
 

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 
 from cluster.stage_config import PPOStage
-from learner.config import GAE, BestOfN, BestRandom, BestWorst, PowerK, RandomK, Threshold
+from learner.config import GAE
+from learner.filter_config import BestOfN, BestRandom, BestWorst, PowerK, RandomK, Threshold
 
 
 @dataclass(frozen=True, slots=True)

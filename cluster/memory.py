@@ -11,8 +11,9 @@ from typing import Any
 
 from actors.config import GeneratorConfig
 from cluster.actor_config import ExecutorsConfig
-from learner.config import GAE, ComputeConfig, PPOConfig, SFTConfig
+from learner.config import GAE, PPOConfig, SFTConfig
 from learner.logprobs import CHUNK_ELEMENTS
+from learner.model_config import ComputeConfig
 
 # Resident before any model is there (interpreter, torch, Ray, vLLM), as measured on a CPU.
 TRAINER_PROCESS = 600 << 20
@@ -97,9 +98,9 @@ def activations(shape: ModelShape, tokens: int, compute: ComputeConfig) -> int:
     return layer * (shape.num_layers + 1)
 
 
-def logits_chunk(shape: ModelShape, tokens: int) -> int:
+def logits_chunk(shape: ModelShape, tokens: int, device: str = "cpu") -> int:
     """The output layer is applied to a chunk of tokens at a time; the gradient of its weight is made beside it."""
-    chunk = max(CHUNK_ELEMENTS // shape.vocab_size, 1)
+    chunk = max(CHUNK_ELEMENTS[device] // shape.vocab_size, 1)
     logits = min(tokens, chunk) * shape.vocab_size
     return _MASTER * (_CHUNK_COPIES * logits + shape.vocab_size * shape.hidden_size)
 
@@ -109,22 +110,25 @@ def ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1, device:
 
     Weights 4 P, gradients 4 P and moments 8 P of the policy; 12 P of the critic (its gradients are gone by then) and
     4 P of the reference; all over R. The undo copy (weights and moments, 12 P each for policy and critic) lies in host
-    memory. Activations and logits are those of one row.
+    memory; so does, as large, the copy of which a checkpoint is written while the next step trains. Activations and
+    logits are those of one row.
     """
     policy, backbone = shape.num_parameters // ranks, shape.num_backbone // ranks
     critic = backbone if isinstance(config.advantage, GAE) else 0
+    copy = 3 * _MASTER * (policy + critic)
     parts = {
         "policy weights": _MASTER * policy,
         "policy gradients": _MASTER * policy,
         "policy moments": 2 * _MASTER * policy,
         "reference weights": _MASTER * policy if config.kl.coefficient else 0,
         "critic weights and moments": 3 * _MASTER * critic,
-        "undo copy": 3 * _MASTER * (policy + critic) if device == "cpu" else 0,
+        "undo copy": copy if device == "cpu" else 0,
+        "checkpoint's copy": copy if device == "cpu" else 0,
         "half-precision weights": 2 * shape.num_parameters if config.compute.precision == "bfloat16" else 0,
         "activations": activations(shape, config.row_tokens, config.compute),
-        "logits chunk": logits_chunk(shape, config.row_tokens),
+        "logits chunk": logits_chunk(shape, config.row_tokens, device),
     }
-    note = f"undo copy in host memory: {size(3 * _MASTER * (policy + critic))}" if device != "cpu" else ""
+    note = f"in host memory: undo copy and checkpoint's copy, {size(copy)} each" if device != "cpu" else ""
     return Estimate("trainer", device, _with_process(parts, TRAINER_PROCESS, device), note)
 
 
@@ -136,7 +140,7 @@ def fine_tuner(shape: ModelShape, config: SFTConfig, *, device: str = "cpu") -> 
         "moments": 2 * _MASTER * shape.num_parameters,
         "half-precision weights": 2 * shape.num_parameters if config.compute.precision == "bfloat16" else 0,
         "activations": activations(shape, config.row_tokens, config.compute),
-        "logits chunk": logits_chunk(shape, config.row_tokens),
+        "logits chunk": logits_chunk(shape, config.row_tokens, device),
     }
     return Estimate("fine-tuner", device, _with_process(parts, TRAINER_PROCESS, device))
 

@@ -15,7 +15,7 @@ from actors.scorer import Scorer, ScoringConfig, is_scalar_head
 from cluster.config import PromptConfig
 from cluster.errors import ConfigError
 from cluster.tokenizers import LoadedTokenizer, load_tokenizer
-from learner.config import ComputeConfig
+from learner.model_config import ComputeConfig
 from problems.prompting import render_prompt
 
 _ROW_TOKENS = 16_384  # a longer answer is refused

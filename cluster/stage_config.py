@@ -21,18 +21,10 @@ from actors.rewards import (
     ShareOfTestsConfig,
 )
 from cluster.settings import Settings
-from learner.config import (
-    GAE,
-    BestOfN,
-    BestRandom,
-    BestWorst,
-    Filter,
-    KeepAll,
-    NewModelConfig,
-    PPOConfig,
-    SFTConfig,
-)
+from learner.config import GAE, PPOConfig, SFTConfig
+from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll
 from learner.line_labels import Selection
+from learner.model_config import NewModelConfig
 from learner.scalar_config import DiscriminatorConfig, RewardModelConfig, ScalarTrainingConfig
 from problems.synthetic import CorpusConfig
 

@@ -21,7 +21,8 @@ from problems.identity import WeightsVersion
 TRAINER = "trainer"
 _TIMEOUT_S = 1800.0
 _OTHERS_TIMEOUT_S = 15.0
-_HEALTH = "health"  # answers while the other group's one thread trains
+_HEALTH = "health"  # answers while the default group's one thread trains
+_BESIDE = "beside"  # waits for what goes on beside the training, such as a checkpoint's write
 
 
 class TrainerActor(TrainerWorker, Present):
@@ -50,7 +51,7 @@ class TrainerGroup:
                 transport,
                 num_cpus=1,
                 num_gpus=stage.gpus_per_rank,
-                concurrency_groups={_HEALTH: 1},
+                concurrency_groups={_HEALTH: 1, _BESIDE: 1},
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
             )
             for rank in range(stage.ranks)
@@ -73,6 +74,13 @@ class TrainerGroup:
             calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
         except (ObjectStoreFullError, OutOfDiskError) as error:  # the arguments did not even leave the driver
             raise ActorError(f"{TRAINER} could not {what}: {FULL_STORE}") from error
+        return await self._together(list(zip(self._names, calls, strict=True)), what)
+
+    async def call_beside(self, method: str, *arguments: Any, what: str) -> Any:
+        """Like ``call``, while other calls may train."""
+        calls = [
+            getattr(handle, method).options(concurrency_group=_BESIDE).remote(*arguments) for handle in self._handles
+        ]
         return await self._together(list(zip(self._names, calls, strict=True)), what)
 
     async def watch(self) -> None:

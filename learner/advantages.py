@@ -64,6 +64,18 @@ def generalised_advantages(
     return Advantages(flat, flat + values)
 
 
+def returns_to_go(*, rewards: Float[Tensor, " C"], lengths: Int[Tensor, " B"], gamma: float) -> Float[Tensor, " C"]:
+    """What is still earned from each token on: G_t = r_t + gamma G_{t+1}, nothing after the last token.
+
+    Args:
+        rewards: per token.
+        lengths: tokens of each trajectory.
+        gamma: discount per token, in [0, 1]; 1 is ``learner.ragged.to_go``.
+    """
+    nothing = torch.zeros_like(rewards)
+    return generalised_advantages(rewards=rewards, values=nothing, lengths=lengths, gamma=gamma, lam=1.0).returns
+
+
 def group_advantages(
     baseline: Baseline,
     *,
@@ -92,13 +104,15 @@ def group_advantages(
         member_groups: their group numbers.
 
     Returns:
-        (advantages, scales): A = (R - mean) * scale.
+        (advantages, scales): A = (R - mean) * scale; exactly 0 in a group of equal rewards.
 
     Raises:
         ValueError: a group to be trained has fewer than two members to compare.
     """
     if baseline == "none":
         return rewards, torch.ones_like(rewards)
+    # in float32 the mean of seven times 0.7 is not 0.7, and GRPO divides that last digit by a spread of nearly nothing
+    dtype, rewards, members = rewards.dtype, rewards.double(), members.double()
     names, index = torch.unique(torch.cat([member_groups, groups]), return_inverse=True)
     member_index, index = index[: len(members)], index[len(members) :]
     zeros = members.new_zeros(len(names))
@@ -114,7 +128,7 @@ def group_advantages(
     else:
         squares = zeros.index_add(0, member_index, (members - mean[member_index]).square())
         scale = 1 / ((squares / (count - 1)).sqrt() + GRPO_EPS)
-    return (rewards - mean[index]) * scale[index], scale[index]
+    return ((rewards - mean[index]) * scale[index]).to(dtype), scale[index].to(dtype)
 
 
 def spread_with_penalty(

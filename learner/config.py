@@ -1,4 +1,4 @@
-"""The learner's settings. No torch here: the command line reads them before anything heavy is imported.
+"""Settings of fine-tuning and PPO. No torch here: the command line reads them before anything heavy is imported.
 
 Defaults are those of the quick start on two cores (a model of 0.5M parameters). Where the papers state a value for a
 large model, the field's text gives it.
@@ -8,105 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Settings(BaseModel):
-    """Base: frozen, unknown fields refused, the text under a field is its description."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class OptimizerConfig(Settings):
-    """AdamW and its schedule, for one model."""
-
-    learning_rate: PositiveFloat = 5e-4
-    """Peak rate. PF-PPO at 6.7B: policy 5e-7, critic 9e-6, SFT and reward model 1e-5."""
-    head_factor: PositiveFloat = 1.0
-    """A scalar head's rate is this many times the backbone's: it starts from zero, the backbone from what it knows."""
-    beta1: Fraction = 0.9
-    """Decay of the gradient's first moment."""
-    beta2: Fraction = 0.95
-    """Decay of the gradient's second moment."""
-    eps: PositiveFloat = 1e-6
-    """Added to the root of the second moment."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled decay, on matrices only: biases, norms and other vectors are never decayed."""
-    max_grad_norm: PositiveFloat = 1.0
-    """The gradient of each optimizer step is scaled down to this global 2-norm."""
-    warmup_steps: int = Field(default=0, ge=0)
-    """Optimizer steps of linear warm-up from 0."""
-    schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the rate falls from its peak over the stage, after the warm-up."""
-    final_fraction: Fraction = 0.1
-    """Share of the peak rate that is left at the end of the schedule."""
-
-
-class NewModelConfig(Settings):
-    """A Llama from scratch: the small models of tests and of the quick start.
-
-    Not a Qwen2: for that model type transformers 5 replaces the folder's own tokenizer by Qwen's, without a word.
-    """
-
-    hidden_size: int = Field(default=128, ge=8)
-    """Width of the residual stream."""
-    num_layers: int = Field(default=2, ge=1)
-    """Decoder layers."""
-    head_dim: int = Field(default=64, ge=2)
-    """Width of one attention head; ``hidden_size`` is a multiple. vLLM's CPU kernels want at least 32."""
-    num_key_value_heads: int | None = Field(default=None, ge=1)
-    """Grouped-query attention; None: as many as query heads."""
-    intermediate_size: int = Field(default=384, ge=8)
-    """Width of the feed-forward block."""
-    max_position_embeddings: int = Field(default=512, ge=16)
-    """Longest sequence, tokens."""
-    tie_word_embeddings: bool = True
-    """Input and output embeddings are one matrix."""
-    initializer_range: PositiveFloat = 0.05
-    """Standard deviation of the initial weights. 0.02 is for wide models and learns slowly at width 128."""
-    rope_theta: PositiveFloat = 10_000.0
-    """Base of the rotary embedding."""
-
-    @model_validator(mode="after")
-    def heads_divide_the_width(self) -> NewModelConfig:
-        if self.hidden_size % self.head_dim:
-            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of head_dim {self.head_dim}")
-        heads = self.hidden_size // self.head_dim
-        if self.num_key_value_heads is not None and heads % self.num_key_value_heads:
-            raise ValueError(
-                f"{heads} query heads are not a multiple of num_key_value_heads {self.num_key_value_heads}"
-            )
-        return self
-
-
-class ComputeConfig(Settings):
-    """How a model computes; what it holds is always float32."""
-
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the backbone's matrix products. Weights, gradients and optimizer states stay float32 (master weights)."""
-    float32_head: bool = True
-    """The output layer computes in float32 whatever the backbone does: log-probabilities keep more digits."""
-    activation_checkpointing: bool = False
-    """Layers' activations are computed again in the backward pass, not held: less memory, a third more time."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where it computes. ``auto``: the GPU that the process sees, else the CPU."""
-    optimizer_states: Literal["device", "host"] = "device"
-    """Where AdamW's moments lie. ``host``: in host memory, brought to the device one parameter at a time in a step."""
-
-
-class LoRAConfig(Settings):
-    """A low-rank adapter in place of training the whole model; see learner.lora."""
-
-    rank: int = Field(default=16, ge=1)
-    """Of the update to each layer's weight."""
-    alpha: PositiveFloat = 32.0
-    """The update is scaled by alpha / rank."""
-    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
-    """Layers that get one: all linear layers but the output layer, or those whose names end so, such as ``q_proj``."""
+from learner.filter_config import BestOfN, Filter, KeepAll, PowerK, RandomK, Threshold
+from learner.model_config import (
+    ComputeConfig,
+    Fraction,
+    LoRAConfig,
+    NonNegativeFloat,
+    OptimizerConfig,
+    PositiveFloat,
+    Settings,
+)
 
 
 class SFTConfig(Settings):
@@ -146,79 +59,6 @@ class SFTConfig(Settings):
         if self.max_example_tokens > self.row_tokens:
             raise ValueError(f"max_example_tokens {self.max_example_tokens} is more than row_tokens {self.row_tokens}")
         return self
-
-
-class KeepAll(Settings):
-    """Every sample is trained: plain PPO."""
-
-    kind: Literal["none"] = "none"
-
-
-class BestOfN(Settings):
-    """PF-PPO's BoN: the best of each group."""
-
-    kind: Literal["bon"] = "bon"
-
-
-class BestRandom(Settings):
-    """PF-PPO's BR: the best of each group and one uniform of the rest."""
-
-    kind: Literal["br"] = "br"
-
-
-class BestWorst(Settings):
-    """PF-PPO's BW: the best and the worst of each group."""
-
-    kind: Literal["bw"] = "bw"
-
-
-class RandomK(Settings):
-    """The control: k uniform of each group, whatever they earned."""
-
-    kind: Literal["random_k"] = "random_k"
-    k: int = Field(default=2, ge=1)
-    """How many to keep; a smaller group is kept whole."""
-
-
-class PowerK(Settings):
-    """PF-PPO's pow-k: ``count`` of each group, drawn without replacement with weights |R|^k.
-
-    Assumes R in [-1, 1], and so depends on the reward's scale and sign, as no other filter does. Members of weight 0
-    are drawn last, uniformly.
-    """
-
-    kind: Literal["pow"] = "pow"
-    power: PositiveFloat = 3.0
-    """k."""
-    count: int = Field(default=2, ge=1)
-    """How many to keep (ours: the paper does not say); a smaller group is kept whole."""
-
-
-class Threshold(Settings):
-    """PF-PPO's filters by the reward itself: all at or above ``high`` are kept; of the rest, see ``rest``.
-
-    A group may keep none or all of its members.
-    """
-
-    kind: Literal["threshold"] = "threshold"
-    high: float = Field(default=0.5, allow_inf_nan=False)
-    """Samples of at least this reward are kept."""
-    rest: Literal["drop", "half", "bottom"] = "half"
-    """``drop``: *top*. ``half``: *top-random*, each is kept with probability 1/2. ``bottom``: *top-bottom*, those at or
-    below ``low`` are kept."""
-    low: float = Field(default=0.0, allow_inf_nan=False)
-    """Border of ``bottom``."""
-
-    @model_validator(mode="after")
-    def low_is_below_high(self) -> Threshold:
-        if self.rest == "bottom" and self.low >= self.high:
-            raise ValueError(f"filter.low {self.low} is not below filter.high {self.high}")
-        return self
-
-
-Filter = Annotated[
-    KeepAll | BestOfN | BestRandom | BestWorst | RandomK | PowerK | Threshold, Field(discriminator="kind")
-]
 
 
 class CriticConfig(Settings):
@@ -392,9 +232,10 @@ class PPOConfig(Settings):
     """Most tokens in one packed row (one forward and backward pass)."""
     max_trajectory_tokens: int = Field(default=512, ge=2)
     """A trajectory with more tokens, prompt included, is an error, never cut."""
-    policy_loss: Literal["clipped", "gspo", "cispo"] = "clipped"
+    policy_loss: Literal["clipped", "gspo", "cispo", "likelihood"] = "clipped"
     """``clipped``: PPO. ``gspo``: one ratio for a trajectory (clip ranges near 3e-4). ``cispo``: the clipped ratio
-    is a weight without gradient. See learner.losses."""
+    is a weight without gradient. ``likelihood``: fine-tuning on what the filter keeps; with ``bon`` it is RAFT, and it
+    needs ``advantage: {kind: group, baseline: none}``. See learner.losses."""
     clip_low: Fraction = 0.2
     """The ratio's gain is clipped below 1 - clip_low."""
     clip_high: NonNegativeFloat = 0.2
@@ -411,7 +252,7 @@ class PPOConfig(Settings):
     aggregation: Literal["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant_length"] = (
         "token_mean"
     )
-    """How token losses become one number; see learner.aggregate."""
+    """How token losses become one number; see learner.aggregate. ``constant_length``: over max_trajectory_tokens."""
     whiten_advantages: bool = True
     """Advantages of the kept trajectories are brought to mean 0 and variance 1, after the filter."""
 
@@ -427,6 +268,21 @@ class PPOConfig(Settings):
     def dual_clip_is_of_the_clipped_loss(self) -> PPOConfig:
         if self.dual_clip is not None and self.policy_loss != "clipped":
             raise ValueError(f"dual_clip belongs to policy_loss 'clipped', not to {self.policy_loss!r}")
+        return self
+
+    @model_validator(mode="after")
+    def the_likelihood_weighs_nothing(self) -> PPOConfig:
+        """What would be without effect is refused, so that nobody believes in it."""
+        if self.policy_loss != "likelihood":
+            return self
+        if not isinstance(self.advantage, GroupBaseline) or self.advantage.baseline != "none":
+            raise ValueError(
+                "policy_loss 'likelihood' has no advantages: set advantage to {kind: group, baseline: none}"
+            )
+        if self.kl.coefficient and self.kl.place == "reward":
+            raise ValueError("policy_loss 'likelihood' looks at no reward: set kl.place 'loss', or kl.coefficient 0")
+        if self.correction is not None:
+            raise ValueError("policy_loss 'likelihood' weighs no token by its importance: leave correction out")
         return self
 
     @model_validator(mode="after")

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from learner.config import CriticConfig, PPOConfig
+from learner.advantages import returns_to_go
+from learner.config import GAE, CriticConfig, PPOConfig
 from learner.experience import Experience
 from learner.explained_variance import explained_variance
 from learner.losses import clipped_value_loss
@@ -20,7 +21,6 @@ from learner.minibatch import PassFigures, RowLoss, minibatches, update
 from learner.optim import ScheduledOptimizer
 from learner.packing import PackedRow, TokenSequence
 from learner.parallel import SINGLE, Ranks
-from learner.ragged import to_go
 from learner.scalar_head import ScalarHeadModel
 from problems.identity import derive_seed
 
@@ -68,13 +68,13 @@ def warm_up(
 
     A critic that is new, whose head knows nothing, begins at their mean; another begins as it is.
 
-    The frozen policy is its own reference, so that no KL term is earned and returns are rewards to go.
+    The frozen policy is its own reference, so that no KL term is earned: returns are the discounted rewards to go.
 
     Returns:
         Explained variance on the held-out rollouts over all tokens, at the first and at the last token, and on those
         trained on; the last loss; tokens passed.
     """
-    returns, optimizer = to_go(train.rewards, train.lengths), ScheduledOptimizer(critic, settings.warmup_optimizer)
+    returns, optimizer = _returns(train, config), ScheduledOptimizer(critic, settings.warmup_optimizer)
     if is_new:
         critic.set_bias(float(returns.mean()))
     row_loss = value_row_loss(critic, old_values=returns, returns=returns, clip=None)
@@ -98,16 +98,21 @@ def warm_up(
     return {
         "critic/loss": sum(recent) / max(len(recent), 1),
         "critic/warmup_tokens": float(ranks.total(torch.tensor(float(figures.num_tokens)))),
-        **held_out_figures(critic, held_out, config.row_tokens, ranks),
+        **held_out_figures(critic, held_out, config, ranks),
     }
 
 
+def _returns(experience: Experience, config: PPOConfig) -> Float[Tensor, " C"]:
+    gamma = config.advantage.gamma if isinstance(config.advantage, GAE) else 1.0
+    return returns_to_go(rewards=experience.rewards, lengths=experience.lengths, gamma=gamma)
+
+
 def held_out_figures(
-    critic: ScalarHeadModel, held_out: Experience, row_tokens: int, ranks: Ranks = SINGLE
+    critic: ScalarHeadModel, held_out: Experience, config: PPOConfig, ranks: Ranks = SINGLE
 ) -> dict[str, float]:
     """Explained variance on rollouts that the critic has not seen: all tokens, first token, last token."""
-    returns = to_go(held_out.rewards, held_out.lengths)
-    values = values_of(critic, held_out.sequences, row_tokens, ranks)
+    returns = _returns(held_out, config)
+    values = values_of(critic, held_out.sequences, config.row_tokens, ranks)
     last = held_out.lengths.cumsum(0) - 1
     first = last - held_out.lengths + 1
     return {

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, RandomK
+from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, RandomK
 from learner.selection import power_weights, threshold_weights
 
 Binning = Literal["equal_mass", "equal_width"]
@@ -43,6 +43,8 @@ class Fit(NamedTuple):
 
 def inclusion_probabilities(rule: Filter, rewards: Array) -> Array:
     """Chance of each member of one group to be trained under the filter; ties share their ranks' chances.
+
+    For pow-k the paper's weights, of a single draw: R^2 asks for proportions alone.
 
     Args:
         rule: the filter.

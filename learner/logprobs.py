@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-CHUNK_ELEMENTS = 1 << 21  # logits held at once: 8 MiB in float32
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 26}
+"""Logits held at once: 8 MiB in float32 fit a CPU's cache; 256 MiB keep a GPU busy (by reckoning, not measured)."""
 
 
 class TokenLogprobs(NamedTuple):
@@ -32,7 +33,7 @@ def token_logprobs(
     *,
     bias: Float[Tensor, " V"] | None = None,
     temperature: float = 1.0,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> TokenLogprobs:
     """log softmax((h W^T + b) / temperature) at the targets, and the entropy of the same distribution.
 
@@ -44,8 +45,9 @@ def token_logprobs(
         targets: ids in [0, V).
         bias: of the output layer.
         temperature: that the tokens were sampled with, above 0.
-        chunk_elements: most logits at once; at least one token is done at a time.
+        chunk_elements: most logits at once; at least one token is done at a time. None: by the device.
     """
+    chunk_elements = chunk_elements or CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cpu"])
     logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, chunk_elements)  # type: ignore[misc]
     return TokenLogprobs(logprobs, entropy)
 
@@ -83,8 +85,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
     def backward(ctx: Any, grad_logprobs: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         hidden, weight, bias, targets, only_chunk = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
-        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and ctx.needs_input_grad[2] else None
+        sums = _sum_dtype(hidden)  # hundreds of chunks are added up: in bfloat16 the later ones would be lost
+        grad_weight = torch.zeros_like(weight, dtype=sums) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias, dtype=sums) if bias is not None and ctx.needs_input_grad[2] else None
         wants_entropy = bool(grad_entropy.any())
         for start in range(0, len(hidden), ctx.chunk):
             part = slice(start, start + ctx.chunk)
@@ -97,16 +100,22 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 grad -= grad_entropy[part, None] * p * (log_p + entropy)
             grad = (grad / ctx.temperature).to(hidden.dtype)
             grad_hidden[part] = grad @ weight
-            if grad_weight is not None:
-                grad_weight.addmm_(grad.T, hidden[part])
+            if grad_weight is not None and grad.dtype == sums:
+                grad_weight.addmm_(grad.T, hidden[part])  # without a second matrix of the vocabulary
+            elif grad_weight is not None:
+                grad_weight += grad.T @ hidden[part]
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+                grad_bias += grad.sum(0, dtype=sums)
+        return grad_hidden, _as(grad_weight, weight), _as(grad_bias, bias), None, None, None
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     logits = torch.nn.functional.linear(hidden, weight, bias).to(_sum_dtype(hidden))
     return (logits / temperature).log_softmax(1)
+
+
+def _as(gradient: Tensor | None, like: Tensor | None) -> Tensor | None:
+    return gradient if gradient is None or like is None else gradient.to(like.dtype)
 
 
 def _sum_dtype(hidden: Tensor) -> torch.dtype:

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from learner.config import LoRAConfig
 from learner.errors import ModelRefusedError
 from learner.logprobs import TokenLogprobs
+from learner.model_config import LoRAConfig
 from learner.packing import PackedRow
 from learner.parallel import whole
 from learner.policy import Policy

@@ -62,6 +62,30 @@ def _mean(values: Tensor, real: Bool[Tensor, "*tokens"]) -> Float[Tensor, ""]:
     return _inert(values.detach(), real).sum() / max(int(real.sum()), 1)
 
 
+def _policy_loss(
+    losses: Float[Tensor, "*tokens"],
+    weights: Float[Tensor, "*tokens"],
+    importance: Float[Tensor, "*tokens"] | None,
+    log_ratio: Float[Tensor, "*tokens"],
+    *,
+    clipped: Bool[Tensor, "*tokens"],
+    bounded: Bool[Tensor, "*tokens"],
+) -> PolicyLoss:
+    """Token losses summed under weights and importance, with the figures that every policy loss reports."""
+    real, log_ratio = weights != 0, log_ratio.detach()
+    factor = weights if importance is None else weights * _inert(importance.detach(), real)
+    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    return PolicyLoss(
+        loss=weighted_sum(losses, factor),
+        num_tokens=int(real.sum()),
+        clip_fraction=_mean(clipped.to(weights.dtype), real),
+        dual_clip_fraction=_mean(bounded.to(weights.dtype), real),
+        approx_kl=_mean(ratio - 1 - log_ratio, real),
+        ratio_mean=_mean(ratio, real),
+        ratio_max=_inert(ratio, real).max() if real.any() else ratio.new_zeros(()),
+    )
+
+
 def clipped_policy_loss(
     *,
     current_logprobs: Float[Tensor, "*tokens"],
@@ -104,16 +128,7 @@ def clipped_policy_loss(
     if dual_clip is not None:
         bounded = (advantages < 0) & (gain < dual_clip * advantages)
         gain = gain.where(~bounded, dual_clip * advantages)
-    factor = weights if importance is None else weights * _inert(importance.detach(), real)
-    return PolicyLoss(
-        loss=weighted_sum(-gain, factor),
-        num_tokens=int(real.sum()),
-        clip_fraction=_mean((clipped < unclipped).to(weights.dtype), real),
-        dual_clip_fraction=_mean(bounded.to(weights.dtype), real),
-        approx_kl=_mean(ratio - 1 - log_ratio, real),
-        ratio_mean=_mean(ratio, real),
-        ratio_max=_inert(ratio.detach(), real).max() if real.any() else ratio.new_zeros(()),
-    )
+    return _policy_loss(-gain, weights, importance, log_ratio, clipped=clipped < unclipped, bounded=bounded)
 
 
 def sequence_clipped_policy_loss(
@@ -176,17 +191,34 @@ def clipped_importance_loss(
     current = _inert(current_logprobs, real)
     log_ratio = current.detach() - _inert(proximal_logprobs.detach(), real)
     ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
-    clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-    factor = weights if importance is None else weights * _inert(importance.detach(), real)
-    return PolicyLoss(
-        loss=weighted_sum(-clipped * _inert(advantages.detach(), real) * current, factor),
-        num_tokens=int(real.sum()),
-        clip_fraction=_mean((clipped != ratio).to(weights.dtype), real),
-        dual_clip_fraction=ratio.new_zeros(()),
-        approx_kl=_mean(ratio - 1 - log_ratio, real),
-        ratio_mean=_mean(ratio, real),
-        ratio_max=_inert(ratio, real).max() if real.any() else ratio.new_zeros(()),
-    )
+    weight = ratio.clamp(1 - clip_low, 1 + clip_high)
+    losses = -weight * _inert(advantages.detach(), real) * current
+    none = torch.zeros_like(real)
+    return _policy_loss(losses, weights, importance, log_ratio, clipped=weight != ratio, bounded=none)
+
+
+def likelihood_loss(
+    *,
+    current_logprobs: Float[Tensor, "*tokens"],
+    proximal_logprobs: Float[Tensor, "*tokens"],
+    weights: Float[Tensor, "*tokens"],
+) -> PolicyLoss:
+    """RAFT: what the filter kept is fine-tuned on, whatever it earned.
+
+        loss = - sum_t w_t current_t
+
+    Dong et al. (arXiv 2304.06767), with the filter ``bon``. The proximal policy is there for the figures alone.
+
+    Args:
+        current_logprobs: under the policy that is trained; carries the gradient.
+        proximal_logprobs: under the policy that sampled them.
+        weights: aggregation weights, 0 at padding.
+    """
+    real = weights != 0
+    current = _inert(current_logprobs, real)
+    none = torch.zeros_like(real)
+    log_ratio = current - _inert(proximal_logprobs.detach(), real)
+    return _policy_loss(-current, weights, None, log_ratio, clipped=none, bounded=none)
 
 
 def clipped_value_loss(

@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from learner.attention import PACKED_ATTENTION, register_packed_attention
-from learner.config import NewModelConfig
 from learner.errors import ModelRefusedError, TokenizerMismatchError
+from learner.model_config import NewModelConfig
 from learner.policy import first_position
 
 _EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
-from learner.config import OptimizerConfig
+from learner.model_config import OptimizerConfig
 from learner.parallel import local, whole
 from learner.placement import HOST, Place
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from learner.config import ComputeConfig
 from learner.errors import ModelRefusedError
 from learner.logprobs import TokenLogprobs, token_logprobs
+from learner.model_config import ComputeConfig
 from learner.packing import PackedRow
 
 PLAIN = ComputeConfig()

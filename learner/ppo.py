@@ -20,8 +20,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from learner import kl, losses
-from learner.aggregate import weighted_sum
 from learner.checkpoint import load_checkpoint, random_state, restore_random_state, weights_fingerprint
 from learner.checkpoint_writer import CheckpointWriter
 from learner.config import GAE, PPOConfig
@@ -36,17 +34,16 @@ from learner.memory import peak_bytes, reset_peak
 from learner.minibatch import PassFigures, RowLoss, minibatches, update
 from learner.normalise import RunningMoments
 from learner.optim import ScheduledOptimizer, Undo
-from learner.packing import PackedRow, TokenSequence
+from learner.packing import TokenSequence
 from learner.parallel import SINGLE, Ranks, shard
 from learner.placement import Place, at_work, compute_device, settle
 from learner.policy import Policy, check_packed_path
+from learner.policy_update import policy_row_loss
 from learner.scalar_head import ScalarHeadModel
 from learner.signals import Anchor, Signals, advantages_of, anchor_of, critic_targets, normalised, score
 from learner.stepmetrics import PartTimes, Passed, batch_metrics, signal_metrics, speed_metrics
 from learner.trajectory import Trajectory
 from problems.identity import TrajectoryId, derive_seed
-
-LOSS_FIGURES = ("clip_fraction", "dual_clip_fraction", "approx_kl", "ratio_mean", "ratio_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +175,7 @@ class PPOLearner:
                 critic = self._train_critic(studied, signals, targets)
             with times.part("policy"):
                 policy = self._train_policy(trained, anchor, signals, advantages)
-        metrics = signal_metrics(trained, studied, signals, anchor)
+        metrics = signal_metrics(trained, studied, signals, anchor, self._gamma)
         metrics |= {"policy/kl_coefficient": self.kl_coefficient, "reward/running_std": moments.std}
         self.moments = moments
         self.kl_coefficient = next_coefficient(
@@ -236,14 +233,14 @@ class PPOLearner:
         """Which trajectories are trained, which only the critic sees, and why the others are not."""
         admitted, dropped = admit(groups, self.config, self.vocab_size)
         kept, passed_over = apply_filter(admitted, self.config)
-        kept, mismatched, anchor = anchor_of(kept, self.policy, self.config, self.ranks)
-        dropped |= {sample.trajectory.id: "mismatch" for sample in mismatched}
+        kept, masked, anchor = anchor_of(kept, self.policy, self.config, self.ranks)
+        dropped |= {sample.trajectory.id: reason for sample, reason in masked}
         dropped |= {sample.trajectory.id: f"filter:{self.config.filter.kind}" for sample in passed_over}
         batch = Batch(
             given=tuple(trajectory for group in groups for trajectory in group),
             usable=tuple(sample for group in admitted for sample in group),
             kept=tuple(kept),
-            also_studied=(*mismatched, *passed_over) if self._critic_sees_all else (),
+            also_studied=(*(sample for sample, _ in masked), *passed_over) if self._critic_sees_all else (),
             dropped=dropped,
         )
         return batch, anchor
@@ -275,44 +272,11 @@ class PPOLearner:
     def _train_policy(
         self, trained: Experience, anchor: Anchor, signals: Signals, advantages: Tensor
     ) -> dict[str, float]:
-        row_loss = self._policy_row_loss(anchor, signals, advantages)
+        row_loss = policy_row_loss(
+            self.policy, anchor, signals, advantages, config=self.config, kl_coefficient=self.kl_coefficient
+        )
         figures = self._epochs("policy", trained.sequences, self.config.epochs, self.policy_optimizer, row_loss)
         return {f"policy/{name}": value for name, value in figures.items()}
-
-    def _policy_row_loss(self, anchor: Anchor, signals: Signals, advantages: Tensor) -> RowLoss:
-        config = self.config
-
-        def loss(row: PackedRow, flat: Tensor, weights: Tensor) -> tuple[Tensor, dict[str, float]]:
-            current = self.policy(row)
-            tokens: dict[str, Any] = {
-                "current_logprobs": current.logprobs,
-                "proximal_logprobs": anchor.logprobs[flat],
-                "advantages": advantages[flat],
-                "weights": weights,
-                "importance": None if anchor.importance is None else anchor.importance[flat],
-                "clip_low": config.clip_low,
-                "clip_high": config.clip_high,
-            }
-            if config.policy_loss == "gspo":
-                result = losses.sequence_clipped_policy_loss(**tokens, lengths=row.trained_lengths)
-            elif config.policy_loss == "cispo":
-                result = losses.clipped_importance_loss(**tokens)
-            else:
-                result = losses.clipped_policy_loss(**tokens, dual_clip=config.dual_clip)
-            total = result.loss
-            if config.entropy_coefficient:
-                total = total - config.entropy_coefficient * weighted_sum(current.entropy, weights)
-            if self.reference is not None and config.kl.place == "loss":
-                divergence = kl.kl_estimate(
-                    config.kl.estimator,
-                    current_logprobs=current.logprobs,
-                    reference_logprobs=signals.reference_logprobs[flat],
-                )
-                total = total + self.kl_coefficient * weighted_sum(divergence, weights)
-            figures = {name: float(value) for name, value in result._asdict().items() if name in LOSS_FIGURES}
-            return total, {**figures, "entropy": float(current.entropy.detach().mean())}
-
-        return loss
 
     def _epochs(
         self, name: str, sequences: Sequence[TokenSequence], epochs: int, optimizer: ScheduledOptimizer, loss: RowLoss
@@ -375,6 +339,10 @@ class PPOLearner:
     def _critic_sees_all(self) -> bool:
         advantage = self.config.advantage
         return isinstance(advantage, GAE) and advantage.critic.train_on == "all"
+
+    @property
+    def _gamma(self) -> float:
+        return self.config.advantage.gamma if isinstance(self.config.advantage, GAE) else 1.0
 
     @property
     def _critic_place(self) -> Place:

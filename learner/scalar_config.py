@@ -1,4 +1,4 @@
-"""Settings of the models with a scalar head that are trained before the policy: reward models and their kin.
+"""Settings of what learns from examples of one or several answers: models with a scalar head, and DPO.
 
 No torch here, as in ``learner.config``.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from learner.config import ComputeConfig, NonNegativeFloat, OptimizerConfig, Settings
+from learner.model_config import ComputeConfig, NonNegativeFloat, OptimizerConfig, PositiveFloat, Settings
 
 
 class ScalarTrainingConfig(Settings):
@@ -38,6 +38,17 @@ class RewardModelConfig(ScalarTrainingConfig):
     """The better answer must score higher by this much (Llama 2, arXiv 2307.09288); 0: plain Bradley-Terry."""
     centring: NonNegativeFloat = 0.0
     """Weight of (score sum of a pair)^2, which keeps scores near zero (arXiv 2312.09244); 0: scores float freely."""
+
+
+class DPOConfig(ScalarTrainingConfig):
+    """Direct preference optimisation of a policy on pairs of answers; see learner.dpo."""
+
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-4, warmup_steps=10)
+    """AdamW for the whole policy. DPO's authors at 6B: RMSprop, 1e-6."""
+    beta: PositiveFloat = 0.1
+    """The larger, the nearer the policy stays to the one that it began as. DPO: 0.1."""
+    temperature: PositiveFloat = 1.0
+    """That the answers were sampled with: it divides the logits, of policy and reference."""
 
 
 class DiscriminatorConfig(ScalarTrainingConfig):

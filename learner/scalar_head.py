@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from learner.config import ComputeConfig
 from learner.errors import ModelRefusedError
+from learner.model_config import ComputeConfig
 from learner.models import for_packed_rows, refuse_unsupported
 from learner.packing import PackedRow
 from learner.policy import PLAIN, hidden_states, prepare

@@ -1,5 +1,5 @@
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
-"""Training of a scalar-head model on examples of one or several sequences each.
+"""Training of a model on examples of one or several sequences each: a scalar-head model, or a policy by pairs (DPO).
 
     examples  --shuffle-->  batches of N  --pack whole examples-->  rows  --loss.backward-->  one optimizer step a batch
 
@@ -17,19 +17,21 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner.errors import NonFiniteGradientError
 from learner.optim import ScheduledOptimizer
 from learner.packing import PackedRow, TokenSequence, assign, check_length, pack
 from learner.parallel import SINGLE, Ranks
+from learner.placement import compute_device, settle
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import ScalarHeadModel
 from problems.identity import derive_seed
 
 Example = tuple[TokenSequence, ...]
-Objective = Callable[[Float[Tensor, " T"], PackedRow, Sequence[int]], Float[Tensor, ""]]
-"""(model's output for each token of the row, the row, indices of its examples in order) -> sum of their losses."""
+Objective = Callable[[Tensor, PackedRow, Sequence[int]], Float[Tensor, ""]]
+"""(model's numbers, the row, indices of its examples in order) -> sum of their losses. A scalar-head model gives one
+number for each token of the row, a policy one for each trained token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,24 @@ class ScalarProgress:
 
 
 class ScalarTrainer:
-    """Trains a scalar-head model in place; deterministic by seed."""
+    """Trains a model in place; deterministic by seed."""
 
     def __init__(
         self,
-        model: ScalarHeadModel,
+        model: nn.Module,
         config: ScalarTrainingConfig,
         examples: Sequence[Example],
         objective: Objective,
         ranks: Ranks = SINGLE,
     ) -> None:
         """
+        Args:
+            model: gives numbers for a packed row. A scalar-head model computes as the config says.
+            config: epochs, optimizer, packing.
+            examples: all of the same number of sequences.
+            objective: what is made of the model's numbers.
+            ranks: processes that share the work.
+
         Raises:
             ValueError: no examples.
             TooLongError: an example that does not fit into one row.
@@ -74,7 +83,8 @@ class ScalarTrainer:
         for example in examples:
             check_length(example[0], config.row_tokens - sum(other.num_tokens for other in example[1:]))
         self.config = config
-        self.model = model.compute_as(config.compute)
+        self.model = model.compute_as(config.compute) if isinstance(model, ScalarHeadModel) else model
+        settle(model, compute_device(config.compute.device))
         self.optimizer = ScheduledOptimizer(model, config.optimizer)
         self._examples = examples
         self._objective = objective
@@ -118,7 +128,7 @@ class ScalarTrainer:
         norm = self.optimizer.step(progress=step / self.num_steps)
         if not math.isfinite(norm):
             names = tuple(sequence.name for index in batch for sequence in self._examples[index])
-            raise NonFiniteGradientError("scalar-head model", names)
+            raise NonFiniteGradientError("model", names)
         loss = float(self._ranks.total(total))
         return ScalarProgress(step + 1, self.num_steps, loss, self._num_tokens, self.optimizer.learning_rate, norm)
 

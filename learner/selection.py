@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, PowerK, RandomK, Threshold
+from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, PowerK, RandomK, Threshold
 from problems.identity import TrajectoryId, derive_seed
 
 Keys = NDArray[np.uint64]

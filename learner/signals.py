@@ -8,6 +8,7 @@ that only the critic sees.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from learner import kl
 from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
-from learner.config import GAE, GroupBaseline, PPOConfig
+from learner.config import GAE, AdvantageEstimator, GroupBaseline, PPOConfig
 from learner.critic import values_of
 from learner.experience import Experience, Sample, lay_out
 from learner.lora import AdapterOff
@@ -77,8 +78,12 @@ def logprobs_of(
 
 def anchor_of(
     kept: Sequence[Sample], policy: Policy, config: PPOConfig, ranks: Ranks = SINGLE
-) -> tuple[list[Sample], list[Sample], Anchor]:
-    """Splits off the samples that another policy wrote; (matching, mismatched, anchor of the matching ones)."""
+) -> tuple[list[Sample], list[tuple[Sample, str]], Anchor]:
+    """Splits off the samples that another policy wrote.
+
+    Returns:
+        (those that are trained, the others with the reason why not, anchor of the trained ones).
+    """
     trained, correction = lay_out(kept), config.correction
     if correction is None:
         return list(kept), [], Anchor(trained.behaviour_logprobs, None)
@@ -97,13 +102,28 @@ def anchor_of(
         lengths=trained.lengths,
         cap=correction.cap,
     )
-    tokens = places(trained.lengths, matching.nonzero()[:, 0])
-    decided: list[tuple[Sample, bool]] = list(zip(kept, matching.tolist(), strict=True))
+    reasons = _reasons(trained, matching, config.advantage)
+    tokens = places(trained.lengths, torch.tensor([i for i, reason in enumerate(reasons) if reason is None]).long())
+    decided = list(zip(kept, reasons, strict=True))
     return (
-        [sample for sample, matches in decided if matches],
-        [sample for sample, matches in decided if not matches],
+        [sample for sample, reason in decided if reason is None],
+        [(sample, reason) for sample, reason in decided if reason is not None],
         Anchor(logprobs[tokens], importance[tokens]),
     )
+
+
+def _reasons(trained: Experience, matching: Tensor, advantage: AdvantageEstimator) -> list[str | None]:
+    """Why each trajectory is not trained; None: it is. Where the kept ones are compared with each other, one whose
+    fellows are all masked has nobody left."""
+    reasons = [None if matches else "mismatch" for matches in matching.tolist()]
+    if not isinstance(advantage, GroupBaseline) or advantage.over == "generated" or advantage.baseline == "none":
+        return reasons
+    groups = trained.groups.tolist()
+    left = Counter(group for group, reason in zip(groups, reasons, strict=True) if reason is None)
+    return [
+        "group_of_one" if reason is None and left[group] == 1 else reason
+        for group, reason in zip(groups, reasons, strict=True)
+    ]
 
 
 def normalised(experience: Experience, moments: RunningMoments, config: PPOConfig) -> Experience:

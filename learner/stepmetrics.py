@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from learner.advantages import returns_to_go
 from learner.experience import Batch, Experience
 from learner.explained_variance import explained_variance
-from learner.ragged import to_go
 from learner.signals import Anchor, Signals
 from learner.trajectory import FinishReason
 
@@ -71,14 +71,20 @@ def speed_metrics(times: PartTimes, passed: Mapping[str, Passed], peak: float | 
     return figures
 
 
-def signal_metrics(trained: Experience, studied: Experience, signals: Signals, anchor: Anchor) -> dict[str, float]:
-    """What reference and critic said before the update. The trained tokens are the first of the studied ones."""
+def signal_metrics(
+    trained: Experience, studied: Experience, signals: Signals, anchor: Anchor, gamma: float
+) -> dict[str, float]:
+    """What reference and critic said before the update. The trained tokens are the first of the studied ones.
+
+    ``gamma``: discount per token of the returns that the values are compared with.
+    """
     kept = len(trained.rewards)
     metrics = {"policy/kl_reference": float(signals.divergence[:kept].mean())}
     if anchor.importance is not None:
         metrics["policy/importance_mean"] = float(anchor.importance.mean())
     if signals.values is not None:
-        values, returns = signals.values, to_go(signals.rewards, studied.lengths)
+        values = signals.values
+        returns = returns_to_go(rewards=signals.rewards, lengths=studied.lengths, gamma=gamma)
         metrics["critic/explained_variance_kept"] = float(
             explained_variance(values=values[:kept], returns=returns[:kept])
         )

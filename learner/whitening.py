@@ -23,10 +23,10 @@ def whiten(
     Returns:
         Whitened values. A single value has no variance and gives 0 (its mean is itself).
     """
-    kept = values if mask is None else values[mask]
-    mean = kept.mean() if kept.numel() else values.new_zeros(())
-    variance = kept.var(unbiased=True) if kept.numel() > 1 else values.new_zeros(())
-    whitened = (values - mean) * (variance + EPS).rsqrt()
-    if not shift_mean:
-        whitened = whitened + mean
+    exact = values.double()  # a float32 mean of equal values is not that value, and EPS would blow the rest up
+    kept = exact if mask is None else exact[mask]
+    mean = kept.mean() if kept.numel() else exact.new_zeros(())
+    variance = kept.var(unbiased=True) if kept.numel() > 1 else exact.new_zeros(())
+    whitened = (exact - mean) * (variance + EPS).rsqrt()
+    whitened = (whitened if shift_mean else whitened + mean).to(values.dtype)
     return whitened if mask is None else whitened.where(mask, whitened.new_zeros(()))

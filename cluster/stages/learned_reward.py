@@ -21,7 +21,7 @@ from cluster.scorers import ScorerPool
 from cluster.stage_config import FilterChoiceConfig, PPOStage
 from cluster.stages.parting import PartingWatch
 from cluster.stages.rerank import check_reranker
-from learner.config import Filter, KeepAll
+from learner.filter_config import Filter, KeepAll
 from learner.filter_quality import Fit, compare_filters
 
 _CHOICE = "filter.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from actors.rewards import (
 )
 from actors.trainer import StepReport
 from cluster.background import background
+from cluster.checkpoints import Checkpoints, latest_checkpoint
 from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ActorError, ConfigError, TrainerLostError
@@ -39,7 +39,6 @@ from cluster.stages.process_watch import ProcessWatch
 from cluster.stages.rerank import check_reranker
 from cluster.stream import Draw, Stream, stream_of
 from cluster.trainer import TRAINER, TrainerGroup
-from learner.checkpoint_writer import prune
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
 from problems.problem import Problem
@@ -196,8 +195,8 @@ class _Job:
         self.ledger = Ledger(folder.ledger)
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
         self.report: StepReport | None = None
+        self.checkpoints = Checkpoints(folder.checkpoints, stage, trainer, self.ledger)
         self._has_begun = False
-        self._last_save = time.monotonic()
 
     async def run(self) -> None:
         """From the last checkpoint to the exported model. When it is told to stop, it makes a checkpoint first."""
@@ -206,12 +205,15 @@ class _Job:
                 version = await self.begin()
                 self._has_begun = True
                 await self.controller().run(version)
+                await self.checkpoints.finish()
                 await self.call("export", str(self.folder.model), what="export the model")
                 await self.call("close", what="free its published weights")
         except asyncio.CancelledError:
             if self._has_begun:
                 await self._save_in_time()
             raise
+        finally:
+            await self.checkpoints.abandon()
 
     async def call(self, method: str, *arguments: Any, what: str) -> Any:
         """A call to the trainer, under a time-out."""
@@ -224,6 +226,11 @@ class _Job:
             self.context.panel.say(f"{self.stage.name}: checkpoint {saved} was written")
         except (ActorError, TimeoutError, OSError) as error:
             self.context.panel.say(f"{self.stage.name}: no checkpoint could be written ({error})")
+
+    async def _save(self) -> WeightsVersion:
+        version = await self.checkpoints.begin()
+        await self.checkpoints.finish()
+        return version
 
     async def begin(self) -> WeightsVersion:
         """Loads model or checkpoint, serves the weights, warms the critic up; returns the version to go on from."""
@@ -363,28 +370,9 @@ class _Job:
         self.context.panel.progress(self.stage.name, version.step, f"step {version.step}")
         if version.step in self.stage.export_steps:
             await self.call("export", str(self.folder.model_at(version.step)), what="export the model")
-        if self._is_due(version):
-            await self._save({name: value for name, value in figures.items() if math.isfinite(value)})
-
-    def _is_due(self, version: WeightsVersion) -> bool:
-        """By steps, by minutes, and at the end."""
-        minutes = self.stage.checkpoint_every_minutes
-        late = minutes is not None and time.monotonic() - self._last_save >= 60 * minutes
-        by_steps = version.step % self.stage.checkpoint_every_steps == 0
-        return late or by_steps or version.step == self.stage.learner.num_steps
-
-    async def _save(self, figures: dict[str, float] | None = None) -> WeightsVersion:
-        folder = str(self.folder.checkpoints)
-        version: WeightsVersion = await self.call("save", folder, figures, what="write a checkpoint")
-        self.ledger.checkpoint(version)
-        self._last_save = time.monotonic()
-        prune(
-            _checkpoints(self.folder.checkpoints),
-            keep_last=self.stage.keep_checkpoints,
-            keep_best=self.stage.keep_best_checkpoints,
-            metric=self.stage.best_metric,
-        )
-        return version
+        await self.checkpoints.check()
+        if self.checkpoints.is_due(version):
+            await self.checkpoints.begin({name: value for name, value in figures.items() if math.isfinite(value)})
 
 
 def as_trained(stage: PPOStage, group: Group) -> list[Trajectory]:
@@ -398,20 +386,6 @@ def as_trained(stage: PPOStage, group: Group) -> list[Trajectory]:
         if isinstance(term, RewardModelTermConfig) and term.normalise == "within_prompt":
             trajectories = normalised_within_prompt(trajectories, term.kind, term.weight)
     return trajectories
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first: a folder appears under its name only when it is whole.
-
-    A later lineage began at the newest checkpoint of its time, so that its own are newer than all before.
-    """
-    found = [path for path in folder.glob("L*.S*") if path.is_dir() and "partial" not in path.name]
-    return sorted(found, key=lambda path: WeightsVersion.parse(path.name))
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a stage; None before the first."""
-    return next(reversed(_checkpoints(folder)), None)
 
 
 def _split_by_problem(groups: Sequence[Sequence[Trajectory]]) -> tuple[list[Trajectory], list[Trajectory]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from problems.datasets.evalplus import read_humanevalplus, read_mbppplus
 from problems.datasets.humaneval import read_humaneval
+from problems.datasets.leetcode import read_leetcode
 from problems.datasets.mbjp import read_mathqa_java, read_mbjp
 from problems.datasets.mbpp import ID_PREFIX, read_mbpp
 from problems.datasets.multipl_e import read_multipl_e
@@ -16,6 +17,7 @@ from problems.synthetic import parse_synthetic, synthetic_problems
 _FILE_READERS: dict[str, Callable[[Path], list[Problem]]] = {
     "humaneval": read_humaneval,
     "humanevalplus": read_humanevalplus,
+    "leetcode": read_leetcode,
     "mathqa-java": read_mathqa_java,
     "mbjp": read_mbjp,
     "mbpp": read_mbpp,

@@ -8,9 +8,9 @@ import torch
 from actors.comparer import Comparer, DiscriminatorTrainer, read_config
 from actors.comparison import TooLong
 from actors.scorer import ScoringConfig
-from learner.config import ComputeConfig, NewModelConfig
 from learner.discriminator import ComparisonPair
 from learner.export import export_huggingface
+from learner.model_config import ComputeConfig, NewModelConfig
 from learner.models import new_causal_lm
 from learner.scalar_config import DiscriminatorConfig
 from problems.tokenizer import save_tokenizer, train_tokenizer

@@ -27,8 +27,8 @@ CRUCIBLE = Path(sys.executable).with_name("crucible")
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Hugging Face folder with a model of two small layers and a tokenizer."""
-    from learner.config import NewModelConfig
     from learner.export import export_huggingface
+    from learner.model_config import NewModelConfig
     from learner.models import new_causal_lm
     from problems.synthetic import CorpusConfig, corpus
     from problems.tokenizer import save_tokenizer, train_tokenizer

@@ -23,7 +23,7 @@ from cluster.run_folder import StageFolder
 from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
 from cluster.stages.ppo import as_trained
-from learner.config import BestOfN, BestWorst, KeepAll
+from learner.filter_config import BestOfN, BestWorst, KeepAll
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import CompletionStyle, Problem

@@ -20,7 +20,8 @@ from cluster.placement import Bundle, Node, bundles_of, place, shortfall
 from cluster.plan import make_plan, print_plan
 from cluster.recipe import load_recipe
 from cluster.stage_config import PPOStage
-from learner.config import ComputeConfig, PPOConfig
+from learner.config import PPOConfig
+from learner.model_config import ComputeConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TINY = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -128,7 +129,8 @@ VOCAB = 8192
 _CHILD = """
 import json, sys, threading, time
 import numpy as np, psutil, torch
-from learner.config import NewModelConfig, PPOConfig
+from learner.config import PPOConfig
+from learner.model_config import NewModelConfig
 from learner.models import new_causal_lm
 from learner.ppo import PPOLearner
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
@@ -144,17 +146,23 @@ def trajectory(group, index):
     return Trajectory(identity, group, (turn,), events=(RewardEvent("t", float(rng.random())),))
 groups = [[trajectory(g, i) for i in range(2)] for g in range(5)]
 before = psutil.Process().memory_info().rss
-learner = PPOLearner(new_causal_lm(NewModelConfig(**model), vocab_size=vocab, eos_token_id=0, pad_token_id=1, seed=0),
+trainer = PPOLearner(new_causal_lm(NewModelConfig(**model), vocab_size=vocab, eos_token_id=0, pad_token_id=1, seed=0),
     PPOConfig(**settings))
-learner.step(groups[:1])  # the moments are there after the first
+trainer.step(groups[:1])  # the moments are there after the first
 peak = [0]
 def watch():
     while True:
         peak[0] = max(peak[0], psutil.Process().memory_info().rss)
         time.sleep(0.002)
 threading.Thread(target=watch, daemon=True).start()
-learner.step(groups)
-print(json.dumps(peak[0] - before))
+import learner.checkpoint_writer, tempfile
+may_write, save = threading.Event(), learner.checkpoint_writer.save_checkpoint
+learner.checkpoint_writer.save_checkpoint = lambda *a, **k: may_write.wait() and save(*a, **k)
+trainer.begin_save(tempfile.mkdtemp() + "/c")  # its copy is held while the next step trains
+trainer.step(groups)
+print(json.dumps(peak[0] - before), flush=True)
+import os
+os._exit(0)
 """
 
 
@@ -165,7 +173,7 @@ def test_the_trainers_estimate_is_within_a_quarter_of_the_measured_peak(checkpoi
         "compute": {"activation_checkpointing": checkpointing},
         "optimizer": {"learning_rate": 1e-6},
     }  # fmt: skip
-    from learner.config import NewModelConfig
+    from learner.model_config import NewModelConfig
     from learner.models import llama_config
 
     arguments = [json.dumps(MEASURED), json.dumps(settings), str(VOCAB)]

@@ -25,8 +25,8 @@ from cluster.stage_config import LineLabelsStage, ProblemSource, ProcessRewardMo
 from cluster.stages.line_labels import label_lines
 from cluster.stages.process_reward_model import fit_process_reward_model
 from cluster.tokenizers import LoadedTokenizer
-from learner.config import ComputeConfig, OptimizerConfig
 from learner.line_labels import LabelledAnswer
+from learner.model_config import ComputeConfig, OptimizerConfig
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import reads_of
 from learner.trajectory import FinishReason, Turn, VersionSpan

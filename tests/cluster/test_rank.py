@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from cluster.cli import app
-from learner.config import NewModelConfig
+from learner.model_config import NewModelConfig
 from learner.models import new_causal_lm
 from learner.scalar_head import ScalarHeadModel
 from learner.scalar_training import scored_sequence, scores_of

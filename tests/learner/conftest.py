@@ -13,7 +13,7 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from transformers import PreTrainedModel  # noqa: E402
 
-from learner.config import NewModelConfig  # noqa: E402
+from learner.model_config import NewModelConfig  # noqa: E402
 from learner.models import new_causal_lm  # noqa: E402
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan  # noqa: E402
 from problems.identity import TrajectoryId, WeightsVersion  # noqa: E402

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import tensor
 
-from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
+from learner.advantages import generalised_advantages, group_advantages, returns_to_go, spread_with_penalty
 from learner.ragged import to_go
 from learner.whitening import whiten
 
@@ -13,7 +13,7 @@ def gae(rewards, values, lengths, gamma=1.0, lam=1.0):
     return generalised_advantages(
         rewards=tensor(rewards, dtype=F64),
         values=tensor(values, dtype=F64),
-        lengths=tensor(lengths),
+        lengths=tensor(lengths, dtype=torch.int64),
         gamma=gamma,
         lam=lam,
     )
@@ -53,6 +53,23 @@ def test_perfect_values_leave_no_advantage():
     torch.testing.assert_close(result.advantages, torch.zeros_like(rewards))
 
 
+def test_returns_are_discounted_by_hand():
+    rewards, lengths = tensor([1.0, 2.0, 4.0, 3.0], dtype=F64), tensor([3, 1])
+
+    def returns(gamma):
+        return returns_to_go(rewards=rewards, lengths=lengths, gamma=gamma).tolist()
+
+    assert returns(0.5) == [1 + 0.5 * (2 + 0.5 * 4), 2 + 0.5 * 4, 4.0, 3.0]
+    assert returns(1.0) == to_go(rewards, lengths).tolist()
+    assert returns(0.0) == rewards.tolist()
+
+
+def test_a_trajectory_of_one_token_knows_neither_gamma_nor_lambda():
+    assert gae([0.7], [0.2], [1], gamma=0.3, lam=0.4).advantages.tolist() == pytest.approx([0.5])
+    empty = gae([], [], [])
+    assert empty.advantages.shape == empty.returns.shape == (0,)
+
+
 def compare(baseline, rewards, groups, members=None, member_groups=None):
     return group_advantages(
         baseline,
@@ -82,6 +99,30 @@ def test_the_baseline_may_be_over_more_members_than_are_trained():
 def test_equal_rewards_give_zeros():
     for baseline in ("mean", "leave_one_out", "grpo"):
         assert compare(baseline, [0.3, 0.3, 0.3], [1, 1, 1]) == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("baseline", ["mean", "leave_one_out", "grpo"])
+def test_equal_rewards_give_zeros_in_single_precision_too(baseline):
+    """A mean that is off in its last digit, over a spread of nothing, would be an advantage of 0.06."""
+    for value in (0.1, 0.7, -0.3, 1 / 3):
+        for size in range(2, 40):
+            rewards, groups = torch.full((size,), value), torch.zeros(size, dtype=torch.int64)
+            advantages, _ = group_advantages(
+                baseline, rewards=rewards, groups=groups, members=rewards, member_groups=groups
+            )
+            assert advantages.dtype == torch.float32
+            assert not advantages.any(), (value, size)
+
+
+def test_of_two_the_one_is_the_others_baseline():
+    assert compare("leave_one_out", [1.0, 0.25], [0, 0]) == pytest.approx([0.75, -0.75])
+    assert compare("mean", [1.0, 0.25], [0, 0]) == pytest.approx([0.375, -0.375])
+
+
+def test_grpo_knows_no_unit_of_reward():
+    rewards, groups = [1.0, 0.0, 0.5, 3.0, 1.0], [7, 7, 7, 2, 2]
+    changed = [5 * reward - 3 for reward in rewards]
+    assert compare("grpo", changed, groups) == pytest.approx(compare("grpo", rewards, groups), rel=1e-5)
 
 
 def test_a_group_of_one_is_refused():

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.config import ComputeConfig, SFTConfig
+from learner.config import SFTConfig
+from learner.model_config import ComputeConfig
 from learner.packing import TokenSequence, pack
 from learner.policy import Policy
 from learner.scalar_head import ScalarHeadModel

@@ -1,19 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from learner.config import (
-    GAE,
-    BestOfN,
-    BestWorst,
-    GroupBaseline,
-    KLConfig,
-    NewModelConfig,
-    OverlongPenalty,
-    PPOConfig,
-    RandomK,
-    Settings,
-    SFTConfig,
-)
+from learner.config import GAE, Correction, GroupBaseline, KLConfig, OverlongPenalty, PPOConfig, SFTConfig
+from learner.filter_config import BestOfN, BestWorst, RandomK
+from learner.model_config import NewModelConfig, Settings
 
 
 def every_settings_class(base=Settings):
@@ -72,3 +62,15 @@ def test_variants_that_do_not_go_together_are_refused():
         PPOConfig(policy_loss="gspo", dual_clip=3.0)
     with pytest.raises(ValidationError, match=r"overlong\.buffer_tokens 20 is not below overlong\.max_tokens 20"):
         OverlongPenalty(max_tokens=20, buffer_tokens=20)
+
+
+def test_the_likelihood_refuses_what_it_would_not_look_at():
+    raft = {"policy_loss": "likelihood", "filter": BestOfN(), "advantage": GroupBaseline(baseline="none")}
+    anchored = KLConfig(place="loss", estimator="k2")
+    assert PPOConfig(**raft, kl=anchored).policy_loss == "likelihood"
+    with pytest.raises(ValidationError, match="has no advantages"):
+        PPOConfig(**{**raft, "advantage": GAE()}, kl=anchored)
+    with pytest.raises(ValidationError, match="looks at no reward"):
+        PPOConfig(**raft)
+    with pytest.raises(ValidationError, match="leave correction out"):
+        PPOConfig(**raft, kl=anchored, correction=Correction())

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
-from learner.config import OptimizerConfig
 from learner.discriminator import (
     ComparisonPair,
     Reader,
@@ -19,6 +18,7 @@ from learner.discriminator import (
     train_discriminator,
 )
 from learner.errors import ModelRefusedError, TooLongError
+from learner.model_config import OptimizerConfig
 from learner.models import for_packed_rows, load_backbone
 from learner.packing import TokenSequence
 from learner.scalar_config import DiscriminatorConfig

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from learner.config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
+from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
 from learner.filter_quality import compare_filters, inclusion_probabilities, r_squared
 
 ALL = [KeepAll(), BestOfN(), BestRandom(), BestWorst()]

@@ -86,3 +86,18 @@ def test_no_tokens_give_no_numbers():
     result.logprobs.sum().backward()
     assert weight.grad is not None
     assert not weight.grad.any()
+
+
+def test_hundreds_of_chunks_add_up_in_half_precision():
+    """In bfloat16 the sum of the chunks' gradients would stop growing: each is a two-hundredth of it."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = (1 + 0.1 * torch.randn(2000, 4, generator=generator)).bfloat16().requires_grad_()
+    weight = torch.randn(16, 4, generator=generator).bfloat16().requires_grad_()
+    bias = torch.zeros(16, dtype=torch.bfloat16, requires_grad=True)
+    targets = torch.zeros(2000, dtype=torch.int64)
+    token_logprobs(hidden, weight, targets, bias=bias, chunk_elements=16 * 4).logprobs.sum().backward()
+    exact = [x.detach().double().requires_grad_() for x in (hidden, weight, bias)]
+    token_logprobs(exact[0], exact[1], targets, bias=exact[2]).logprobs.sum().backward()
+    for ours, theirs in zip((weight, bias), exact[1:], strict=True):
+        assert ours.grad.dtype == torch.bfloat16
+        assert float((ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()) < 0.01

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from learner.checkpoint import load_checkpoint
-from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, LoRAConfig, OptimizerConfig, PPOConfig, SFTConfig
+from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, PPOConfig, SFTConfig
 from learner.errors import CheckpointError, ModelRefusedError
 from learner.lora import AdapterOff, adapted_layers, adapter_off, add_adapter, is_adapter, plain_weights
+from learner.model_config import LoRAConfig, OptimizerConfig
 from learner.models import for_packed_rows, load_causal_lm
 from learner.packing import as_sequence, pack
 from learner.policy import Policy

@@ -10,9 +10,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from learner.config import NewModelConfig
 from learner.errors import ModelRefusedError, TokenizerMismatchError
 from learner.export import export_huggingface, weight_buckets
+from learner.model_config import NewModelConfig
 from learner.models import (
     check_tokenizer,
     disable_dropout,

@@ -65,3 +65,9 @@ def test_the_coefficient_by_hand():
     assert next_coefficient(config, 0.2, 0.0, num_samples=500) == pytest.approx(0.2 * (1 - 0.2 * 0.5))
     assert next_coefficient(config, 0.2, 0.1, num_samples=500) == 0.2
     assert next_coefficient(KLConfig(coefficient=0.2), 0.2, 9.0, num_samples=500) == 0.2
+
+
+def test_the_coefficient_stays_above_zero_where_a_batch_is_larger_than_the_horizon():
+    config = KLConfig(coefficient=0.2, adaptive=AdaptiveKLConfig(target=0.1, horizon=10.0))
+    assert next_coefficient(config, 0.2, 0.0, num_samples=1000) == pytest.approx(0.1)  # not 0.2 (1 - 20)
+    assert next_coefficient(config, 0.2, -3.0, num_samples=1000) == pytest.approx(0.1)  # k1 may be negative

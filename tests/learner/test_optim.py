@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from learner.config import OptimizerConfig
+from learner.model_config import OptimizerConfig
 from learner.optim import ScheduledOptimizer, Undo, learning_rate_factor
 
 

@@ -9,7 +9,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import AdamW
 
-from learner.config import GAE, ComputeConfig, CriticConfig, KLConfig, OptimizerConfig, PPOConfig
+from learner.config import GAE, CriticConfig, KLConfig, PPOConfig
+from learner.model_config import ComputeConfig, OptimizerConfig
 from learner.optim import ScheduledOptimizer
 from learner.placement import HOST, at_work, compute_device, settle
 from learner.ppo import PPOLearner

@@ -12,18 +12,12 @@ from learner import losses
 from learner.config import (
     GAE,
     AdaptiveKLConfig,
-    BestOfN,
-    BestRandom,
-    BestWorst,
     Correction,
     CriticConfig,
     GroupBaseline,
-    KeepAll,
     KLConfig,
-    OptimizerConfig,
     OverlongPenalty,
     PPOConfig,
-    RandomK,
 )
 from learner.errors import (
     CheckpointError,
@@ -36,6 +30,8 @@ from learner.errors import (
     TooLongError,
 )
 from learner.experience import admit, apply_filter, lay_out
+from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
+from learner.model_config import OptimizerConfig
 from learner.packing import as_sequence, pack
 from learner.policy import Policy
 from learner.ppo import PPOLearner
@@ -338,6 +334,19 @@ def test_other_policy_losses_come_from_their_tested_functions(tiny_model, groups
     assert calls
 
 
+def test_raft_makes_the_best_answers_likelier_and_trains_no_other(tiny_model, groups):
+    raft = config(
+        policy_loss="likelihood", filter=BestOfN(), advantage=GroupBaseline(baseline="none"),
+        kl=KLConfig(coefficient=0), optimizer=OptimizerConfig(learning_rate=3e-3),
+    )  # fmt: skip
+    learner = PPOLearner(tiny_model, raft)
+    best = [max(group, key=lambda t: t.reward) for group in groups]
+    before = logprobs_of(learner.policy, [as_sequence(t) for t in best], 64).mean()
+    result = learner.step(groups)
+    assert set(result.trained_ids) == {t.id for t in best}
+    assert logprobs_of(learner.policy, [as_sequence(t) for t in best], 64).mean() > before
+
+
 def test_an_overlong_completion_earns_less_and_the_filter_sees_it(tiny_model, make_trajectory):
     group = [make_trajectory(0, i, reward=1.0, completion=(5,) * (4 + 4 * i) + (1,)) for i in range(3)]
     overlong = OverlongPenalty(max_tokens=13, buffer_tokens=6, scale=0.5)
@@ -388,6 +397,34 @@ def test_a_trajectory_of_another_policy_is_masked(tiny_model, groups):
     result = PPOLearner(tiny_model, settings).step(groups)
     dropped = {outcome.id: outcome.drop_reason for outcome in result.outcomes if not outcome.kept}
     assert dropped == {stranger.id: "mismatch"}
+
+
+def test_one_whose_fellows_are_all_masked_has_nobody_to_be_compared_with(tiny_model, groups):
+    for index in (0, 1, 2, 3):
+        stranger = groups[1][index]
+        turn = dataclasses.replace(stranger.turns[0], behaviour_logprobs=stranger.turns[0].behaviour_logprobs - 3)
+        groups[1][index] = dataclasses.replace(stranger, turns=(turn,))
+    correction = Correction(mask_low=0.5, mask_high=2.0)
+    for over, reason in (("kept", "group_of_one"), ("generated", None)):
+        settings = config(advantage=GroupBaseline(over=over), correction=correction)
+        outcomes = PPOLearner(copy.deepcopy(tiny_model), settings).step(groups).outcomes
+        assert [outcome.drop_reason for outcome in outcomes[5:10]] == ["mismatch"] * 4 + [reason]
+
+
+def test_the_critic_s_returns_are_discounted(tiny_model, make_trajectory):
+    """Warm-up without a step leaves the head's constant: the mean return of 0.25, 0.5 and 1."""
+    critic = CRITIC.model_copy(update={"warmup_steps": 0})
+    learner = PPOLearner(tiny_model, config(advantage=GAE(gamma=0.5, critic=critic), kl=KLConfig(coefficient=0)))
+    earned = [make_trajectory(0, i, reward=1.0) for i in range(2)]
+    learner.warm_up_critic(earned, earned)
+    assert float(learner.critic.score.bias.detach()) == pytest.approx(1.75 / 3)
+
+
+def test_explained_variance_is_of_discounted_returns(tiny_model, make_trajectory, monkeypatch):
+    learner = PPOLearner(tiny_model, config(advantage=GAE(gamma=0.5, critic=CRITIC), kl=KLConfig(coefficient=0)))
+    monkeypatch.setattr("learner.signals.values_of", lambda *_: torch.tensor([0.25, 0.5, 1.0]))
+    metrics = learner.step([[make_trajectory(0, 0, reward=1.0)]]).metrics
+    assert metrics["critic/explained_variance_kept"] == pytest.approx(1.0)
 
 
 def test_an_adaptive_coefficient_and_running_moments_go_into_the_checkpoint(tiny_model, groups, tmp_path):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from learner.preference_loss import bradley_terry_loss
+from learner.preference_loss import bradley_terry_loss, dpo_loss
 
 
 def losses(chosen, rejected, **settings):
@@ -44,3 +44,41 @@ def test_the_gradient_parts_the_scores_and_never_overflows():
     bradley_terry_loss(chosen_scores=chosen, rejected_scores=rejected).sum().backward()
     assert chosen.grad.tolist() == pytest.approx([-0.5, -1.0, 0.0])  # sigmoid(difference) - 1
     assert rejected.grad.tolist() == pytest.approx([0.5, 1.0, 0.0])
+
+
+def dpo(chosen, rejected, reference=(-2.0, -3.0), beta=0.5):
+    pairs = {"chosen_logprobs": chosen, "rejected_logprobs": rejected}
+    return dpo_loss(
+        **{name: torch.as_tensor(value, dtype=torch.float64) for name, value in pairs.items()},
+        chosen_reference_logprobs=torch.tensor([reference[0]], dtype=torch.float64),
+        rejected_reference_logprobs=torch.tensor([reference[1]], dtype=torch.float64),
+        beta=beta,
+    )
+
+
+def test_dpo_by_hand():
+    # rewards 0.5 (-1 + 2) = 0.5 and 0.5 (-5 + 3) = -1: ln(1 + e^-1.5)
+    assert dpo([-1.0], [-5.0]).item() == pytest.approx(math.log(1 + math.exp(-1.5)))
+
+
+def test_dpo_costs_ln_2_where_the_policy_is_the_reference_whatever_that_prefers():
+    assert dpo([-2.0], [-3.0]).item() == dpo([-2.0], [-3.0], beta=9.0).item() == pytest.approx(math.log(2))
+    assert dpo([-70.0], [-3.0], reference=(-70.0, -3.0)).item() == pytest.approx(math.log(2))
+
+
+def test_dpo_is_bradley_terry_on_the_policy_s_own_reward():
+    expected = losses([0.3 * (-1.0 + 2.0)], [0.3 * (-5.0 + 3.0)]).item()
+    assert dpo([-1.0], [-5.0], beta=0.3).item() == pytest.approx(expected)
+
+
+def test_dpo_raises_the_better_answer_and_lowers_the_worse_by_beta_times_the_doubt():
+    chosen, rejected = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (-1.0, -5.0))
+    reference = torch.tensor([-2.0], dtype=torch.float64, requires_grad=True)
+    dpo_loss(
+        chosen_logprobs=chosen, rejected_logprobs=rejected, chosen_reference_logprobs=reference,
+        rejected_reference_logprobs=torch.tensor([-3.0], dtype=torch.float64), beta=0.5,
+    ).sum().backward()  # fmt: skip
+    doubt = 1 / (1 + math.exp(1.5))  # sigmoid(-1.5)
+    assert chosen.grad.item() == pytest.approx(-0.5 * doubt)
+    assert rejected.grad.item() == pytest.approx(0.5 * doubt)
+    assert reference.grad is None

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.config import OptimizerConfig
 from learner.line_labels import LabelledAnswer, labels_of
+from learner.model_config import OptimizerConfig
 from learner.packing import pack
 from learner.process_reward_model import (
     PositionPredictor,

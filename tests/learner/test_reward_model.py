@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from learner.config import OptimizerConfig
 from learner.errors import TooLongError
+from learner.model_config import OptimizerConfig
 from learner.packing import pack
 from learner.preferences import PreferencePair, ScoredAnswer
 from learner.reward_model import calibration, judge_pairs, pair_figures, train_reward_model

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from learner.config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
+from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
 from learner.selection import identity_keys, rank, select
 from problems.identity import TrajectoryId
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from learner.config import OptimizerConfig, SFTConfig
+from learner.config import SFTConfig
 from learner.errors import CheckpointError, EmptyCompletionError, NonFiniteGradientError, TooLongError
+from learner.model_config import OptimizerConfig
 from learner.packing import pack
 from learner.sft import SFTTrainer, sft_example
 

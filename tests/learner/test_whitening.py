@@ -28,6 +28,13 @@ def test_equal_values_give_zeros_and_a_single_one_too():
     assert whiten(tensor([0.5])).tolist() == [0.0]
 
 
+def test_equal_values_give_zeros_however_many_and_in_single_precision():
+    for count in (3, 7, 1000):
+        assert not whiten(torch.full((count,), 0.7)).any()
+    assert whiten(torch.full((7,), 0.7)).dtype == torch.float32
+    assert whiten(torch.zeros(0)).shape == (0,)
+
+
 def test_explained_variance_by_hand():
     returns = tensor([0.0, 1.0, 0.0, 1.0])
     assert float(explained_variance(values=returns, returns=returns)) == 1.0
@@ -40,3 +47,4 @@ def test_explained_variance_by_hand():
 
 def test_returns_that_do_not_vary_have_nothing_to_explain():
     assert float(explained_variance(values=tensor([0.1, 0.9]), returns=tensor([0.5, 0.5]))) == 0.0
+    assert float(explained_variance(values=tensor([0.1]), returns=tensor([0.5]))) == 0.0

@@ -9,18 +9,10 @@ import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from learner.config import (
-    GAE,
-    BestWorst,
-    ComputeConfig,
-    CriticConfig,
-    LoRAConfig,
-    NewModelConfig,
-    OptimizerConfig,
-    PPOConfig,
-    SFTConfig,
-)
+from learner.config import GAE, CriticConfig, PPOConfig, SFTConfig
+from learner.filter_config import BestWorst
 from learner.lora import plain_weights
+from learner.model_config import ComputeConfig, LoRAConfig, NewModelConfig, OptimizerConfig
 from learner.models import new_causal_lm
 from learner.parallel import Ranks
 from learner.ppo import PPOLearner

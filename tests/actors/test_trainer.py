@@ -1,0 +1,103 @@
+"""The trainer's worker: checkpoints beside the training."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
+
+from actors.trainer import TrainerWorker
+from learner import checkpoint_writer
+from learner.checkpoint import save_checkpoint
+from learner.config import GroupBaseline, PPOConfig
+from learner.export import export_huggingface
+from learner.model_config import NewModelConfig, OptimizerConfig
+from learner.models import new_causal_lm
+from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
+from problems.identity import TrajectoryId, WeightsVersion
+
+SHAPE = NewModelConfig(hidden_size=16, num_layers=1, head_dim=8, intermediate_size=24, max_position_embeddings=64)
+CONFIG = PPOConfig(
+    num_steps=4, advantage=GroupBaseline(), optimizer=OptimizerConfig(learning_rate=1e-2), row_tokens=64,
+    max_trajectory_tokens=32,
+)  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path):
+    words = {"<p>": 0, "<e>": 1, **{f"w{i}": i for i in range(2, 40)}}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="<p>")), eos_token="<e>", pad_token="<p>"
+    )
+    policy = new_causal_lm(SHAPE, vocab_size=40, eos_token_id=1, pad_token_id=0, seed=3)
+    export_huggingface(policy, tmp_path / "model", tokenizer=tokenizer)
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def make_worker(model, tmp_path):
+    made = []
+
+    def make(checkpoint=None, lineage=0):
+        worker = TrainerWorker(CONFIG, f"test-trainer-{tmp_path.name}-{len(made)}", threads=1)
+        worker.start(model, checkpoint, lineage, str(tmp_path / f"steps{len(made)}.jsonl"))
+        made.append(worker)
+        return worker
+
+    yield make
+    for worker in made:
+        worker.close()
+
+
+def groups(step):
+    def trajectory(sample):
+        turn = Turn(
+            np.array([2, 3], np.int32), np.array([5 + sample, 6, 1], np.int32), np.ones(3, np.bool_),
+            np.full(3, -3.5, np.float32), (VersionSpan(WeightsVersion(0, step), 0, 3),), FinishReason.STOP,
+        )  # fmt: skip
+        return Trajectory(TrajectoryId("r", "ppo", step, "p", sample), 0, (turn,), (RewardEvent("t", float(sample)),))
+
+    return [[trajectory(sample) for sample in range(3)]]
+
+
+def weights_of(worker):
+    return torch.cat([tensor.flatten() for bucket in worker._started.weights() for _, tensor in bucket]).clone()
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_are_not_in_it(make_worker, tmp_path, monkeypatch):
+    may_write = threading.Event()
+    monkeypatch.setattr(
+        checkpoint_writer, "save_checkpoint", lambda *a, **k: may_write.wait(60) and save_checkpoint(*a, **k)
+    )
+    worker = make_worker()
+    worker.step(groups(0))
+    before = weights_of(worker)
+    assert worker.begin_save(str(tmp_path / "checkpoints"), {"pass": 0.5}) == WeightsVersion(0, 1)
+    waiting = threading.Thread(target=worker.finish_save)  # as the other concurrency group's thread does
+    waiting.start()
+    assert worker.step(groups(1)).version == WeightsVersion(0, 2)
+    assert waiting.is_alive()
+    assert not list((tmp_path / "checkpoints").glob("*"))
+    may_write.set()
+    waiting.join(60)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["L0.S1"]
+    after = weights_of(worker)
+    assert not torch.equal(before, after)
+    resumed = make_worker(str(tmp_path / "checkpoints" / "L0.S1"), lineage=1)
+    assert torch.equal(weights_of(resumed), before)
+    assert resumed.step(groups(1)).version == WeightsVersion(1, 2)
+    assert torch.equal(weights_of(resumed), after)  # bit for bit the step that followed
+
+
+def test_what_goes_wrong_in_the_write_is_raised_by_who_waits_for_it(make_worker, tmp_path):
+    worker = make_worker()
+    (tmp_path / "file").write_text("in the way")
+    worker.begin_save(str(tmp_path / "file"))
+    worker.step(groups(0))
+    with pytest.raises(OSError, match="file"):
+        worker.finish_save()
+    worker.begin_save(str(tmp_path / "checkpoints"))
+    worker.finish_save()
+    assert (tmp_path / "checkpoints" / "L0.S1").is_dir()
