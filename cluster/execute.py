@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
 from problems.datasets import index_by_task_id, load_problems
 from problems.extraction import extract_program
 from problems.problem import Problem
@@ -86,12 +85,7 @@ def canonical_samples(problems: Sequence[Problem]) -> list[Sample]:
 
 def read_samples(path: Path, problems: Mapping[str | int, Problem]) -> list[Sample]:
     """The file's lines. Raises ValueError naming file and line for what is malformed or of an unknown problem."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: the programs cannot be read: {error}") from None
-    # Not splitlines(): JSON text may hold characters that Python takes for ends of lines.
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    numbered = read_numbered(path)
     if not numbered:
         raise ValueError(f"{path}: there is no program in it")
     return [_sample(f"{path}, line {number}", line, problems) for number, line in numbered]
@@ -144,30 +138,6 @@ def verdict_line(sample: Sample, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Writes JSON lines beside the target and renames: the file is there as a whole or as it was before."""
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _refuse_unwritable(path: Path) -> None:
-    if path.is_dir():
-        raise ValueError(f"{path}: the output is a folder")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the output's folder does not exist")
-    if not os.access(path.parent, os.W_OK):
-        raise ValueError(f"{path}: the output's folder cannot be written to")
-
-
 async def _run_all(samples: Sequence[Sample], config: SandboxConfig) -> list[Verdict]:
     executor = await open_executor(config)
     try:
@@ -191,7 +161,7 @@ def execute(
         ValueError: bad input; nothing is run and nothing written.
         SandboxError: no sandbox as asked for; nothing written.
     """
-    _refuse_unwritable(output_path)
+    refuse_unwritable(output_path)
     problems = load_problems(problems_spec)
     if programs_path == CANONICAL:
         samples = canonical_samples(problems)

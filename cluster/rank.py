@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from actors.scorer import Scorer, ScoringConfig, is_scalar_head
 from cluster.config import PromptConfig
 from cluster.errors import ConfigError
+from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
 from cluster.tokenizers import LoadedTokenizer, load_tokenizer
 from learner.model_config import ComputeConfig
 from problems.prompting import render_prompt
@@ -39,31 +39,24 @@ def rank_command(model: Path, source: Path, output: Path, prompt: PromptConfig) 
     """
     if not is_scalar_head(model):
         raise ConfigError(f"--model {model} holds no scalar-head model, such as a reward_model stage writes")
+    refuse_unwritable(output)
     lines = list(_read(source))
     scorer = Scorer(str(model), ScoringConfig(ComputeConfig(), _ROW_TOKENS, threads=os.cpu_count() or 1))
     loaded = load_tokenizer(model, prompt)
-    ranked: list[str] = []
+    ranked: list[dict[str, Any]] = []
     for number, line in lines:
         try:
             scores = scorer.score([_answer(loaded, line["prompt"], program) for program in line["programs"]])
         except ValueError as error:
             raise ConfigError(f"{source}, line {number}: {error}") from None
         best_first = np.argsort(-scores, kind="stable")
-        ranked.append(json.dumps(line | {"scores": scores.tolist(), "ranking": best_first.tolist()}) + "\n")
-    aside = output.with_name(f".{output.name}.{os.getpid()}")
-    aside.write_text("".join(ranked))
-    aside.rename(output)
+        ranked.append(line | {"scores": scores.tolist(), "ranking": best_first.tolist()})
+    write_lines(output, ranked)
     return len(ranked)
 
 
 def _read(source: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        text = source.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--programs {source} cannot be read: {error}") from None
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, line in read_numbered(source):
         try:
             yield number, _Line.model_validate_json(line).model_dump()
         except ValidationError as error:

@@ -82,6 +82,9 @@ def _started(config: RayConfig, bundles: Sequence[Bundle]) -> Iterator[None]:
             object_store_memory=_OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
+            # Ray's own 15 gives its workers a thirtieth of what any other program gets: engines beside one compile
+            # were seen not to come up within five minutes.
+            _system_config={"worker_niceness": 0},
         )
     try:
         yield

@@ -20,6 +20,7 @@ from cluster.run_folder import read_lines
 from tests.stand_in_actor import SETTINGS
 from tests.stand_in_engine import StandInConfig
 
+os.environ.setdefault("RAY_worker_niceness", "0")
 ROOT = Path(__file__).resolve().parents[2]
 CRUCIBLE = Path(sys.executable).with_name("crucible")
 

@@ -90,3 +90,20 @@ def test_what_is_no_reranker_is_refused(tmp_path: Path) -> None:
     done, _ = ranked(tmp_path, tmp_path, "{}")
     assert done.exit_code == 2
     assert "holds no scalar-head model" in " ".join(done.output.split())
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text('{"prompt": "a", "programs": ["b"]}')
+    for output, says in ((tmp_path, "is a folder"), (tmp_path / "absent" / "out.jsonl", "cannot be written")):
+        arguments = ["rerank", "--model", str(model), "--programs", str(source), "-o", str(output)]
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 1
+        assert says in " ".join(done.output.split())
+
+
+def test_a_line_ends_where_json_lines_end(model: Path, tmp_path: Path) -> None:
+    line = json.dumps({"prompt": PROMPT, "programs": PROGRAMS, "note": "a\u2028b"}, ensure_ascii=False)
+    done, output = ranked(model, tmp_path, line)
+    assert done.exit_code == 0, done.output
+    assert json.loads(output.read_text())["note"] == "a\u2028b"

@@ -59,6 +59,11 @@ def test_what_a_cluster_lacks_is_said_at_once_or_waited_for_aloud(cluster: Clust
     assert "waiting for room in the cluster (0 of at most 60 s): executor-0 asks" in said[0]
 
 
+def test_actors_of_a_cluster_of_our_own_are_as_urgent_as_its_driver(tmp_path: Path) -> None:
+    with ray_session(RayConfig(), bundles=RUN, folder=tmp_path):
+        assert ray.get(ray.remote(lambda: os.nice(0)).remote()) == os.nice(0)
+
+
 class _Holder:
     def ready(self) -> bool:
         return True

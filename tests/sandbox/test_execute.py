@@ -88,7 +88,7 @@ def test_bad_lines_are_named_and_leave_the_output_as_it_was(
 
 def test_an_unwritable_output_is_found_before_anything_runs(problems: str, tmp_path: Path) -> None:
     programs = write_programs(tmp_path, {"task_id": "HumanEval/1", "completion": ""})
-    with pytest.raises(ValueError, match="does not exist"):
+    with pytest.raises(ValueError, match="cannot be written"):
         execute(problems, programs, tmp_path / "nowhere" / "out.jsonl", CONFIG)
 
 
