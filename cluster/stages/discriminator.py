@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from actors.checking import COMPILES, reference_code
+from actors.checking import COMPILES, NO_COMPILER, reference_code
 from actors.comparer import DiscriminatorTrained, DiscriminatorTrainer
 from actors.comparison import reference_program
 from actors.compiler import CompilerTerm, CompilerTermConfig
@@ -39,7 +39,7 @@ async def fit_discriminator(
 ) -> dict[str, Any]:
     """Samples, compiles, makes pairs, trains; writes ``model/`` and returns the manifest's figures.
 
-    Problems without a reference, or with one that does not compile, make no pairs; both are counted.
+    Problems without a reference, with one that does not compile, or without a compiler make no pairs, and are counted.
     """
     term = CompilerTermConfig()
     compiler = CompilerTerm(term, term.checker(context.check))
@@ -87,7 +87,7 @@ async def fit_discriminator(
 async def with_sound_references(
     compiler: CompilerTerm, problems: Sequence[Problem]
 ) -> tuple[list[Problem], Counter[str]]:
-    """The problems whose reference compiles, and how many have none or a bad one."""
+    """The problems whose reference compiles, and how many have none, a bad one, or no compiler to say."""
 
     async def judge(problem: Problem) -> str:
         if reference_code(problem) is None:
@@ -95,7 +95,7 @@ async def with_sound_references(
         checked = await compiler.checker.of_program(problem, reference_program(problem))
         if isinstance(checked, Failed):
             raise ActorError(f"the reference of {problem.id} could not be compiled: {checked.reason}")
-        return COMPILES if checked.compiles else BAD_REFERENCE
+        return checked.result if checked.result in (COMPILES, NO_COMPILER) else BAD_REFERENCE
 
     found = await asyncio.gather(*(judge(problem) for problem in problems))
     kept = [problem for problem, what in zip(problems, found, strict=True) if what == COMPILES]

@@ -1,14 +1,15 @@
 """The compiler's reward term on real compilers: which tokens get the -1, and what is not the model's fault."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
+import numpy as np
 import pytest
 
+from actors.blame import spread
 from actors.compiler import CompilerTerm, CompilerTermConfig
 from actors.rewards import TermSources, build_terms
 from actors.terms import Failed
-from learner.rewards import event_rewards
+from learner.rewards import event_rewards, raw_reward
 from learner.trajectory import FinishReason, RewardEvent
 from problems.problem import CompletionStyle, FunctionSuite
 from problems.prompting import PromptStyle, TokenBytes, render_prompt
@@ -41,9 +42,10 @@ def compilers() -> Iterator[Compilers]:
     compiler.close()
 
 
-def scored(compilers: Compilers, of, pieces, **fields) -> tuple[RewardEvent, ...]:
+def scored(compilers: Compilers, of, pieces, *, prompt_ids=None, **fields) -> tuple[RewardEvent, ...]:
     config = CompilerTermConfig(**fields)
-    (events,) = run(CompilerTerm(config, config.checker(compilers.check)).score([attempt(of, pieces)]))
+    tried = attempt(of, pieces, prompt_ids=prompt_ids)
+    (events,) = run(CompilerTerm(config, config.checker(compilers.check)).score([tried]))
     return events
 
 
@@ -88,33 +90,70 @@ def test_a_token_is_blamed_for_any_of_its_bytes_and_the_learner_pays_there(compi
     assert paid.tolist() == [0.0, -0.5, -0.5, 0.0, 0.0, 0.0, 0.0]
 
 
-def test_through_a_chat_template_and_a_code_block_with_a_real_tokenizer(compilers, tmp_path: Path):
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    """One of a few merges, so that tokens straddle the borders of what is blamed; with a chat template."""
     from transformers import AutoTokenizer
 
     from problems.tokenizer import save_tokenizer, train_tokenizer
 
-    save_tokenizer(train_tokenizer(["        int n = a;\n        return n;\n```java\nSure:\n"] * 20, 280), tmp_path)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
-    tokenizer.chat_template = (
-        "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}<assistant>"
-    )
+    folder = tmp_path_factory.mktemp("tokenizer")
+    texts = [JAVA_HEAD + body + TAIL for body, *_ in JAVA.values()]
+    save_tokenizer(train_tokenizer(texts * 5, 360), folder)
+    made = AutoTokenizer.from_pretrained(folder)
+    made.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{% endfor %}<assistant>"
+    return made
+
+
+# The pieces of the completion that get the -1, as that tokenizer cuts them.
+PIECES = {
+    ErrorClass.SYNTAX: ["\n"],
+    ErrorClass.UNRESOLVED_SYMBOL: ["miss", "in", "g "],
+    ErrorClass.TYPE_MISMATCH: ['"t', "ex", "t", '";'],
+    ErrorClass.MISSING_RETURN: ["    }"],
+    ErrorClass.UNREACHABLE: ["a = ", "2", ";"],
+    ErrorClass.UNINITIALISED: ["        return n;"],
+    ErrorClass.DUPLICATE_DECLARATION: ["int a", " = ", "1", ";"],
+    ErrorClass.ARITY: ["Ma", "th", ".m", "ax"],
+    ErrorClass.UNHANDLED_EXCEPTION: ["th", "row ", "new ", "Ex", "ce", "pti", "on()", ";"],
+    ErrorClass.ACCESS: ["new ", "Ra", "ndo", "m()", ".s", "ee", "d;"],
+}
+
+
+@pytest.mark.parametrize("kind", JAVA)
+def test_through_a_chat_template_and_a_code_block_each_class_falls_on_its_tokens(compilers, tokenizer, kind):
     of = problem(style=CompletionStyle.PROGRAM)
     prompt_ids = render_prompt("Write f.", PromptStyle("chat", (1,)), tokenizer)
     assert TokenBytes.of(tokenizer).decode(prompt_ids) == b"<user>Write f.</user><assistant>"
-    body, text, _ = JAVA[ErrorClass.TYPE_MISMATCH]
-    completion = f"Sure:\n```java\n{JAVA_HEAD}{body}{TAIL}```"
-    ids = tokenizer.encode(completion, add_special_tokens=False)
+    body, text, place = JAVA[kind]
+    before = f"Sure:\n```java\n{JAVA_HEAD}"
+    ids = tokenizer.encode(f"{before}{body}{TAIL}```\nThat is it.\n", add_special_tokens=False)
     pieces = TokenBytes.of(tokenizer).pieces(ids)
-    events = scored(compilers, of, pieces)
+    events = scored(compilers, of, pieces, prompt_ids=prompt_ids)
     tokens = [token for token, _ in blamed(events)]
-    assert b"".join(pieces[token] for token in tokens) == text.encode()
-    assert sum(event.value for event in events) == -1.0
+    assert [pieces[token].decode() for token in tokens] == PIECES[kind]
+    start = len(before) + place
+    ends = np.cumsum([len(piece) for piece in pieces])
+    overlapping = (ends > start) & (ends - [len(piece) for piece in pieces] < start + len(text))
+    assert tokens == np.flatnonzero(overlapping).tolist()
+    assert raw_reward(events) == -1.0
+    paid = event_rewards(attempt(of, pieces, prompt_ids=prompt_ids).trajectory, events)
+    assert np.flatnonzero(paid).tolist() == tokens
+    assert sum(paid.tolist()) == -1.0
 
 
 def test_on_the_last_token_where_it_is_not_localised(compilers):
     body, *_ = JAVA[ErrorClass.UNRESOLVED_SYMBOL]
     events = scored(compilers, problem(), byte_pieces(body + TAIL), localise=False)
     assert blamed(events) == [(None, -1.0)]
+
+
+def test_shares_add_up_to_the_whole_to_the_last_bit_however_many_they_are():
+    for total in (-1.0, -0.3):
+        for sizes in [(count,) for count in range(1, 300)] + [(1, 7, 3), (300, 1), (1, 300), (11, 13, 17, 19)]:
+            values = [value for _, value in spread(total, [range(size) for size in sizes])]
+            assert sum(values) == total
+            assert len(values) == sum(sizes)
 
 
 def test_all_messages_share_equally_where_all_are_blamed(compilers):

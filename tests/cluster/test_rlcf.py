@@ -8,10 +8,13 @@ import pytest
 
 from actors.compiler import CompilerTerm, CompilerTermConfig
 from cluster.config import RunConfig
+from cluster.errors import ConfigError
 from cluster.evaluation import evaluation_of
 from cluster.journal import JournalEntry, read_journal, write_journal
 from cluster.recipe import load_recipe
 from cluster.rollout import Group
+from cluster.stage_config import ProblemSource
+from cluster.stages import ppo
 from cluster.stages.discriminator import pairs_of, with_sound_references
 from cluster.stages.figures import event_shares
 from cluster.stages.measures import measures_of
@@ -69,9 +72,24 @@ async def test_problems_without_a_sound_reference_make_no_pairs_and_are_counted(
     rules = CompilerTermConfig()
     missing = Problem("q", "java", HEAD, CompletionStyle.CONTINUE, {})
     broken = Problem("b", "java", HEAD, CompletionStyle.CONTINUE, {}, reference_completions=("bad",))
-    kept, left_out = await with_sound_references(CompilerTerm(rules, rules.checker(check)), [PROBLEM, missing, broken])
+    foreign = Problem("c", "cobol", "?", CompletionStyle.CONTINUE, {}, reference_completions=("STOP RUN.",))
+    term = CompilerTerm(rules, rules.checker(check))
+    kept, left_out = await with_sound_references(term, [PROBLEM, missing, broken, foreign])
     assert [problem.id for problem in kept] == ["p"]
-    assert left_out == {"no_reference": 1, "bad_reference": 1}
+    assert left_out == {"no_reference": 1, "bad_reference": 1, "no_compiler": 1}
+
+
+def test_problems_whose_language_has_no_compiler_are_left_out_and_counted_and_none_left_is_an_error(monkeypatch):
+    foreign = Problem("c", "cobol", "?", CompletionStyle.CONTINUE, {})
+    sets = {"mixed": [PROBLEM, foreign], "foreign": [foreign]}
+    monkeypatch.setattr(ppo, "problems_of", lambda sources: [one for source in sources for one in sets[source.spec]])
+    logged = []
+    context = SimpleNamespace(metrics=SimpleNamespace(log=lambda *record: logged.append(record)))
+    stage = recipe(rewards=[{"kind": "compiler"}, {"kind": "length_cut"}]).stages[2]
+    assert ppo._compiled(context, stage, ProblemSource(spec="mixed")) == [PROBLEM]
+    assert logged == [("ppo", 0, {"compiler/no_compiler_prompts": 1.0})]
+    with pytest.raises(ConfigError, match="'foreign' has no problem in java or python"):
+        ppo._compiled(context, stage, ProblemSource(spec="foreign"))
 
 
 def test_pairs_are_of_programs_that_compile_once_each_and_never_of_the_reference_itself():

@@ -1,6 +1,7 @@
 """The discriminator: encoders and decoders, windows, and what it learns to tell apart."""
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from learner.packing import TokenSequence
 from learner.scalar_config import DiscriminatorConfig
 from learner.scalar_head import ScalarHeadModel
 from learner.scalar_training import scores_of
+from problems.synthetic import SyntheticConfig, synthetic_problems
+from problems.tokenizer import EOS_ID, train_tokenizer
 
 SHAPE = {
     "hidden_size": 32,
@@ -148,33 +151,49 @@ def test_figures_by_hand():
 
 
 def corrupted_pairs(count: int, seed: int, *, shuffled: bool = False) -> list[ComparisonPair]:
-    """References, and the same with two neighbouring characters exchanged; ``shuffled``: which is which is drawn."""
+    """Java references, and the same with two neighbouring lexemes exchanged; ``shuffled``: which is which is drawn."""
     rng = random.Random(seed)
     pairs: list[ComparisonPair] = []
-    for index in range(count):
-        right = f"r={rng.choice('xyz')}{rng.choice('+-')}{rng.choice('123')};"
-        place = rng.randrange(len(right) - 1)
-        texts = [right, right[:place] + right[place + 1] + right[place] + right[place + 2 :]]
+    for problem in synthetic_problems(SyntheticConfig(count=count, depth=(1, 2), seed=seed, language="java")):
+        words = re.findall(r"\s+|\w+|[^\w\s]", problem.reference_completions[0])
+        place = rng.choice([i for i in range(len(words) - 1) if not (words[i] + words[i + 1]).isspace()])
+        corrupted = "".join([*words[:place], words[place + 1], words[place], *words[place + 2 :]])
+        texts = ["".join(words), corrupted]
         if shuffled and rng.random() < 0.5:
             texts.reverse()
-        pairs.append(ComparisonPair(f"{seed}/{index}", f"{seed}/{index}", "compute r\n", texts[1], texts[0]))
+        pairs.append(ComparisonPair(problem.id, problem.id, problem.prompt, texts[1], texts[0]))
     return pairs
+
+
+class Pieces:
+    """The tokenizer that a recipe would train, on these references."""
+
+    def __init__(self) -> None:
+        texts = [text for pair in corrupted_pairs(300, 3) for text in (pair.prompt, pair.reference)]
+        self._tokenizer = train_tokenizer(texts, 600)
+        self.cls_token_id = self.sep_token_id = None
+        self.eos_token_id = EOS_ID
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        assert not add_special_tokens
+        return self._tokenizer.encode(text).ids
 
 
 def held_out_accuracy(loss: str, *, shuffled: bool) -> float:
     config = DiscriminatorConfig(
         loss=loss,
-        epochs=4,
-        batch_examples=8,
-        max_tokens=64,
-        row_tokens=1024,
+        epochs=3,
+        batch_examples=16,
+        max_tokens=256,
+        row_tokens=2048,
         optimizer=OptimizerConfig(learning_rate=3e-3, head_factor=1.0, weight_decay=0.0, warmup_steps=5),
     )
     torch.manual_seed(1)
-    backbone = LlamaForCausalLM(LlamaConfig(**SHAPE, max_position_embeddings=64)).base_model
+    shape = SHAPE | {"vocab_size": 600}
+    backbone = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=256)).base_model
     model = ScalarHeadModel(for_packed_rows(backbone), hidden_layer=True)
-    reader = Reader(Characters(), config)
-    _, num_too_long = train_discriminator(model, reader, config, corrupted_pairs(200, 1, shuffled=shuffled))
+    reader = Reader(Pieces(), config)
+    _, num_too_long = train_discriminator(model, reader, config, corrupted_pairs(400, 1, shuffled=shuffled))
     assert num_too_long == 0
     return judge_discriminator(model, reader, config, corrupted_pairs(300, 2, shuffled=shuffled)).accuracy
 
