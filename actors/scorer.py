@@ -122,12 +122,10 @@ class ProcessRewardModelTrainer:
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
         return final
 
-    def judge(
-        self, folder: str, trained_on: Sequence[LabelledAnswer], held_out: Sequence[LabelledAnswer]
-    ) -> LineFigures:
-        """Figures of a model that is done, beside a predictor by position that saw the same answers."""
+    def judge(self, folder: str, seen: Sequence[LabelledAnswer], held_out: Sequence[LabelledAnswer]) -> LineFigures:
+        """Figures of a model that is done, beside a predictor by position that knows the answers in ``seen``."""
         model = ScalarHeadModel.from_pretrained(folder)
-        return judge_lines(model, held_out, PositionPredictor(trained_on), row_tokens=self._config.row_tokens)
+        return judge_lines(model, held_out, PositionPredictor(seen), row_tokens=self._config.row_tokens)
 
     def progress(self) -> ScalarProgress | None:
         """Where the training stands; None before its first step."""

@@ -3,10 +3,10 @@
 python -m benchmarks.process            runs the arms that are missing (each at most 5 minutes on 2 quiet cores)
 python -m benchmarks.process --list     says which stand
 
-All arms share one supervised model, one baseline run, its labels and one process reward model (``recipes/process.yaml``
-up to ``prm``; about 10 minutes, made by the first arm that needs them):
+All arms share one run of ``recipes/process.yaml``, whole, which the first arm that needs it makes:
 
-    labels      what the labels are worth, beside what trying everything finds out; and the model that learned them
+    recipe      that run: what each stage took, and its evaluations
+    labels      what its labels are worth, beside what trying everything finds out; and the model that learned them
     speed       searches all together against one program at a time, in one run
     baseline, dense, value, both, each for three seeds: PPO from the supervised model under the sparse reward; with
                 line rewards, with the model as the value function's beginning, with both. Arms of one seed bear one
@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
@@ -25,7 +26,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
+from benchmarks.experiment import ROOT, RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
 from cluster.labels import LABELS
 from problems.comments import without_comments
 from problems.datasets import load_problems
@@ -36,22 +37,35 @@ from sandbox import Executor, Outcome, Program, open_executor
 EXPERIMENT = "process"
 SEEDS = (1, 2, 3)
 METHODS = {"baseline": (False, False), "dense": (True, False), "value": (False, True), "both": (True, True)}
-_SHARED = ("base", "before", "baseline", "labels", "prm")
-_NUM_CHECKED = 48
+_NUM_CHECKED = 120
 _AT_ONCE = 4
 
 
 def main() -> None:
     arms = {f"{method}-{seed}": functools.partial(run_arm, method, seed) for seed in SEEDS for method in METHODS}
-    run_missing(EXPERIMENT, {"labels": run_labels, "speed": run_speed, **arms})
+    run_missing(EXPERIMENT, {"recipe": run_shared, "labels": run_labels, "speed": run_speed, **arms})
 
 
 def shared_run() -> tuple[Path, dict[str, float]]:
-    """The run whose models all arms share, and what this call spent on it."""
-    common, stages = load_stages("process.yaml")
+    """The run whose models all arms share, and what this call spent on it: nothing but a start once it is done."""
     name = f"{EXPERIMENT}-shared"
-    cost = run_recipe(recipe_file(common | {"stages": [stages[stage] for stage in _SHARED]}, name), name, RUNS)
+    cost = run_recipe(ROOT / "recipes" / "process.yaml", name, RUNS)
     return RUNS / name, cost
+
+
+def run_shared() -> dict[str, Any]:
+    """The recipe whole; ``stage_seconds`` of a stage that was interrupted are those of its last start."""
+    shared, cost = shared_run()
+    done = manifests(shared)
+    evaluations = {name: manifest["figures"] for name, manifest in done.items() if manifest["kind"] == "evaluate"}
+    keys = ("sampled_pass_at_1", "greedy_pass_at_1", "difference", "rerank")
+    return cost | {
+        "stage_seconds": {name: manifest["seconds"] for name, manifest in done.items()},
+        "evaluations": {
+            name: {key: figures[key] for key in keys if key in figures} for name, figures in evaluations.items()
+        },
+        "baseline_pass_rate_curve": [round(step["rollout/pass_rate"], 4) for step in logged(shared, "baseline")],
+    }
 
 
 def model_of(shared: Path, stage: str) -> str:
@@ -84,13 +98,26 @@ def run_arm(method: str, seed: int) -> dict[str, Any]:
         "before": manifests(shared)["before"]["figures"]["sampled_pass_at_1"],
         "after": figures["sampled_pass_at_1"],
         "after_greedy": figures["greedy_pass_at_1"],
+        "num_samples": after["samples"],
+        "after_by_problem": _by_problem(run, after["samples"]),
         "pass_rate_curve": [round(step["rollout/pass_rate"], 4) for step in steps],
         "explained_variance_warm": warm.get("critic/held_out_explained_variance"),
-        "explained_variance_curve": [step.get("critic/explained_variance_kept") for step in steps],
+        "explained_variance_curve": [_finite(step.get("critic/explained_variance_kept")) for step in steps],
         "process": {
             name: steps[-1][name] for name in steps[-1] if name.startswith(("process/", "alarm/process"))
         },
     }  # fmt: skip
+
+
+def _finite(value: float | None) -> float | None:
+    """None where nothing varied that could be explained."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _by_problem(run: Path, num_samples: int) -> str:
+    """A digit for each problem of the evaluation, in the order of their ids: how many of its samples passed."""
+    rates = json.loads((run / "stages" / "after" / "results.json").read_text())["sampled_pass_at_1"]
+    return "".join(str(round(rates[name] * num_samples)) for name in sorted(rates))
 
 
 def run_labels() -> dict[str, Any]:
@@ -101,19 +128,26 @@ def run_labels() -> dict[str, Any]:
     _, stages = load_stages("process.yaml")
     problems = {p.id: p for source in stages["labels"]["problems"] for p in load_problems(source["spec"])}
     truths = asyncio.run(agreement(rows, problems))
+    searched = [row for row in rows if not row["passed"]]
+    most = [
+        stages["labels"]["completions"] * math.ceil(math.log2(1 + sum(label != 0 for label in row["labels"])))
+        for row in searched
+    ]
     held_out = json.loads((shared / "stages" / "prm" / "lines.json").read_text())
     return cost | {
-        "before": done["before"]["figures"]["sampled_pass_at_1"],
         "labels": done["labels"]["figures"],
+        "num_searched": len(searched),
+        "num_over_bound": sum(row["num_completions"] > bound for row, bound in zip(searched, most, strict=True)),
+        "completions_per_search": mean(row["num_completions"] for row in searched),
         "agreement": truths,
         "model": held_out,
-        "stage_seconds": {name: manifest["seconds"] for name, manifest in done.items()},
     }
 
 
 async def agreement(rows: Sequence[dict[str, Any]], problems: dict[str, Problem]) -> dict[str, float]:
-    """How often the searched first bad line is that which trying everything finds, on the first failing answers."""
-    failing = [row for row in rows if not row["passed"]][:_NUM_CHECKED]
+    """How often the searched first bad line is that which trying everything finds, on answers of all policies."""
+    failing = [row for row in rows if not row["passed"]]
+    failing = failing[:: max(1, len(failing) // _NUM_CHECKED)][:_NUM_CHECKED]
     executor = await open_executor()
     places = asyncio.Semaphore(_AT_ONCE)
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.process import METHODS
+from cluster.statistics import mean_over_problems
 
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
+_WINDOW = 5
 _HEAD = """
 ## Process supervision
 
-`benchmarks/process.py`: the synthetic family's programs of four operations, a reward of 1 for passing all tests and
-nothing else. All arms share the supervised model, the baseline run's labels and the process reward model. *First bad
-line*: on failing answers, the searched one against the one that trying every end of every right program finds.
+`python -m benchmarks.process`; its head says what the arms are. The synthetic family's programs of four operations, a
+reward of 1 for passing all tests and nothing else. All arms share the supervised model, the baseline run's labels and
+the process reward model, made by one run of `recipes/process.yaml`. Intervals are 95 %.
 """
 
+Arm = Mapping[str, Any]
 
-def section(arms: Sequence[dict[str, Any]]) -> str:
+
+def section(arms: Sequence[Arm]) -> str:
     """Markdown; says of what was not run that it was not."""
     by_name = {arm["arm"]: arm for arm in arms}
     parts = [_HEAD]
+    parts.append(_recipe(by_name["recipe"]) if "recipe" in by_name else "The recipe whole: not run.\n")
     parts.append(_labels(by_name["labels"]) if "labels" in by_name else "Labels: not run.\n")
     parts.append(_speed(by_name["speed"]) if "speed" in by_name else "Speed of labelling: not run.\n")
     trained = [arm for arm in arms if arm.get("method") in METHODS]
@@ -30,21 +35,51 @@ def section(arms: Sequence[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-def _labels(arm: dict[str, Any]) -> str:
+def _recipe(arm: Arm) -> str:
+    seconds = arm["stage_seconds"]
+    stages = ", ".join(f"{name} {spent:.0f}" for name, spent in seconds.items())
+    lines = [
+        f"The recipe whole: {sum(seconds.values()) / 60:.1f} minutes of stages (seconds: {stages}).",
+        "",
+        "| evaluation | pass@1 | greedy | difference |",
+        "|---|---|---|---|",
+    ]
+    for name, figures in arm["evaluations"].items():
+        greedy = figures.get("greedy_pass_at_1")
+        difference = figures.get("difference", {}).get("sampled_pass_at_1")
+        lines.append(
+            f"| {name} | {_cell(figures['sampled_pass_at_1'])} | {format(greedy['mean'], '.3f') if greedy else '-'} "
+            f"| {_cell(difference, '+') if difference else '-'} |"
+        )
+    for name, figures in arm["evaluations"].items():
+        if "rerank" in figures:
+            chosen = figures["rerank"]["all"]
+            lines += [
+                "",
+                f"*{name}*, the model as reranker: one sample {chosen['pass_at_1']['mean']:.3f}, its choice "
+                f"{_cell(chosen['reranked'])} ({_cell(chosen['reranked_minus_pass_at_1'], '+')}), oracle "
+                f"{chosen['oracle']['mean']:.3f}.",
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _labels(arm: Arm) -> str:
     labels, truth, model = arm["labels"], arm["agreement"], arm["model"]
     name = "process_model/held_out_"
-    return f"""| figure | value |
+    return f"""*First bad line*: on failing answers, the searched one against the one that trying every end of every right program finds.
+
+| figure | value |
 |---|---|
 | labelled answers, of which pass | {labels["num_answers"]}, {labels["pass_rate"]:.2f} |
-| completions of prefixes | {labels["num_completions"]} |
+| completions of prefixes: in all, a search, searches of more than K ceil(log2(T + 1)) | {labels["num_completions"]}, {arm["completions_per_search"]:.1f}, {arm["num_over_bound"]} of {arm["num_searched"]} |
 | first bad line as by trying everything ({truth["num_answers"]} answers): exact, early, late | {truth["exact"]:.2f}, {truth["early"]:.2f}, {truth["late"]:.2f} |
-| line accuracy on held-out problems ({model["num_lines"]} lines) | {model[name + "accuracy"]:.3f} |
+| line accuracy on held-out problems ({model["num_lines"]} lines of {model["num_answers"]} answers) | {model[name + "accuracy"]:.3f} |
 | likewise by position only, and the commoner label | {model[name + "accuracy_by_position"]:.3f}, {model[name + "majority"]:.3f} |
 | first bad line found exactly, and by position only | {model[name + "first_bad"]:.3f}, {model[name + "first_bad_by_position"]:.3f} |
 """  # noqa: E501 (rows of a table)
 
 
-def _speed(arm: dict[str, Any]) -> str:
+def _speed(arm: Arm) -> str:
     seconds = arm["seconds_per_program"]
     return (
         f"Labelling: {seconds['together']:.2f} s a program with all searches together, {seconds['alone']:.2f} s one "
@@ -52,32 +87,93 @@ def _speed(arm: dict[str, Any]) -> str:
     )
 
 
-def _training(arms: Sequence[dict[str, Any]]) -> str:
+def _training(arms: Sequence[Arm]) -> str:
+    arms = sorted(arms, key=lambda arm: (list(METHODS).index(arm["method"]), arm["seed"]))
+    by_method = {name: [arm for arm in arms if arm["method"] == name] for name in METHODS}
+    return "\n".join([*_each(arms), "", *_against_baseline(by_method), "", *_curves(by_method)]) + "\n"
+
+
+def _each(arms: Sequence[Arm]) -> list[str]:
     lines = [
+        "PPO from the supervised model. EV: the critic's explained variance, of the returns of its arm (with line",
+        "rewards they hold those too): on held-out rollouts after the warm-up, and before each step's update, mean.",
+        "",
         "| arm | before | after | greedy after | EV warm, mean of steps | wall s |",
         "|---|---|---|---|---|---|",
     ]
-    for arm in sorted(arms, key=lambda arm: (list(METHODS).index(arm["method"]), arm["seed"])):
+    for arm in arms:
         known = [value for value in arm["explained_variance_curve"] if value is not None]
-        warm = arm["explained_variance_warm"]
         lines.append(
             f"| {arm['arm']} | {arm['before']['mean']:.3f} | {_cell(arm['after'])} | {arm['after_greedy']['mean']:.3f} "
-            f"| {'-' if warm is None else format(warm, '.3f')}, {mean(known) if known else math.nan:.3f} "
+            f"| {_number(arm['explained_variance_warm'])}, {_number(mean(known) if known else None)} "
             f"| {arm['wall_s']:.0f} |"
         )
-    lines += ["", "| method | seeds | pass@1 after, 95 % over seeds |", "|---|---|---|"]
-    for method in METHODS:
-        values = [arm["after"]["mean"] for arm in arms if arm["method"] == method]
-        if values:
-            lines.append(f"| {method} | {len(values)} | {_over_seeds(values)} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
-def _cell(estimate: dict[str, float]) -> str:
-    return f"{estimate['mean']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+def _against_baseline(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
+    """Differences of pass@1 from the baseline of the same seed: over the problems of all seeds, and over seeds."""
+    baselines = {arm["seed"]: arm for arm in by_method["baseline"]}
+    lines = ["| method | seeds | pass@1 after | minus baseline, over problems | over seeds |", "|---|---|---|---|---|"]
+    for method, arms in by_method.items():
+        if not arms:
+            continue
+        after = mean(arm["after"]["mean"] for arm in arms)
+        pairs = [(baselines[arm["seed"]], arm) for arm in arms if method != "baseline" and arm["seed"] in baselines]
+        row = f"| {method} | {len(arms)} | {after:.3f} "
+        if pairs:
+            by_problem = mean_over_problems(_mean_gains(pairs))
+            by_seed = [arm["after"]["mean"] - base["after"]["mean"] for base, arm in pairs]
+            row += f"| {by_problem.mean:+.3f} [{by_problem.low:+.3f}, {by_problem.high:+.3f}] | {_over_seeds(by_seed)} "
+        else:
+            row += "| - | - "
+        lines.append(row + "|")
+    return lines
+
+
+def _mean_gains(pairs: Sequence[tuple[Arm, Arm]]) -> list[float]:
+    """For each problem of the evaluation, the mean over seeds of the difference in the share of samples that pass."""
+    gains = [
+        [
+            (int(b) - int(a)) / arm["num_samples"]
+            for a, b in zip(base["after_by_problem"], arm["after_by_problem"], strict=True)
+        ]
+        for base, arm in pairs
+    ]
+    return [mean(column) for column in zip(*gains, strict=True)]
+
+
+def _curves(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
+    """Means over seeds and over windows of steps."""
+    curves = {"pass rate": "pass_rate_curve", "EV": "explained_variance_curve"}
+    num_steps = max(len(arm["pass_rate_curve"]) for arms in by_method.values() for arm in arms)
+    starts = range(0, num_steps, _WINDOW)
+    spans = " | ".join(f"{start + 1}-{min(start + _WINDOW, num_steps)}" for start in starts)
+    lines = [f"| curve, steps | {spans} |", "|---|" + "---|" * len(starts)]
+    for what, key in curves.items():
+        for method, arms in by_method.items():
+            cells = [
+                _mean_or_none([v for arm in arms for v in arm[key][start : start + _WINDOW] if v is not None])
+                for start in starts
+            ]
+            if arms:
+                lines.append(f"| {method}, {what} | {' | '.join(map(_number, cells))} |")
+    return lines
+
+
+def _mean_or_none(values: Sequence[float]) -> float | None:
+    return mean(values) if values else None
+
+
+def _cell(estimate: Mapping[str, float], sign: str = "") -> str:
+    return f"{estimate['mean']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def _over_seeds(values: Sequence[float]) -> str:
     if len(values) < 2:
-        return f"{values[0]:.3f} (one seed: no interval)"
-    return f"{mean(values):.3f} ± {_T_95[len(values)] * stdev(values) / math.sqrt(len(values)):.3f}"
+        return f"{values[0]:+.3f} (one seed: no interval)"
+    return f"{mean(values):+.3f} ± {_T_95[len(values)] * stdev(values) / math.sqrt(len(values)):.3f}"

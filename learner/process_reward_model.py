@@ -69,7 +69,7 @@ class PositionPredictor:
     """Says for each place the label that was commoner there; beyond the longest answer it saw, the commoner of all."""
 
     def __init__(self, answers: Sequence[LabelledAnswer]) -> None:
-        """``answers``: those that a model was trained on."""
+        """``answers``: whose places it learns; none of those that it is judged on."""
         sums: dict[int, int] = {}
         for answer in answers:
             for position, label in enumerate(answer.counted, 1):

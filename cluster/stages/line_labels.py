@@ -56,7 +56,8 @@ async def label_lines(context: RunContext, stage: LineLabelsStage, folder: Stage
         searches = Searches(context.config.name, stage, index, prober, records, budget, counts)
         context.panel.begin(stage.name, 1.0)
         begun = time.monotonic()
-        labelled += await searches.run(_prepared(entries, problems_of(stage.problems), loaded), _shower(context, stage))
+        answers = _prepared(entries, problems_of(stage.problems), loaded, counts)
+        labelled += await searches.run(answers, _shower(context, stage))
         search_s += time.monotonic() - begun
     if not labelled:
         raise ConfigError(f"stages.{stage.name}: no answer could be labelled ({dict(counts)})")
@@ -108,19 +109,24 @@ class Prepared:
         return [span for span in self.spans if not span.is_neutral]
 
 
-def _prepared(entries: list[JournalEntry], problems: list[Problem], loaded: LoadedTokenizer) -> list[Prepared]:
-    """Answers that could be judged; one that the limit cut is one that fails."""
+def _prepared(
+    entries: list[JournalEntry], problems: list[Problem], loaded: LoadedTokenizer, counts: Counter[str]
+) -> list[Prepared]:
+    """Answers that could be judged; one that the limit cut is one that fails. The others are counted."""
     by_id = {problem.id: problem for problem in problems}
     prepared: list[Prepared] = []
     for entry in entries:
-        if entry.trajectory.drop_reason is None:
-            turn, problem = entry.trajectory.turns[-1], by_id[entry.trajectory.id.problem_id]
-            pieces = loaded.token_bytes.pieces(turn.completion_ids.tolist())
-            extraction = extract_program(problem, b"".join(pieces))
-            is_cut = turn.finish_reason is FinishReason.LENGTH
-            byte_map = ByteMap.build(pieces, extraction)
-            spans = line_spans(extraction.program, byte_map, problem.language, is_cut=is_cut)
-            prepared.append(Prepared(entry, problem, spans))
+        if entry.trajectory.drop_reason is not None:
+            counts["no_line" if entry.trajectory.drop_reason == "empty" else "not_judged"] += 1
+            continue
+        turn, problem = entry.trajectory.turns[-1], by_id[entry.trajectory.id.problem_id]
+        pieces = loaded.token_bytes.pieces(turn.completion_ids.tolist())
+        extraction = extract_program(problem, b"".join(pieces))
+        is_cut = turn.finish_reason is FinishReason.LENGTH
+        byte_map = ByteMap.build(pieces, extraction)
+        spans = line_spans(extraction.program, byte_map, problem.language, is_cut=is_cut)
+        prepared.append(Prepared(entry, problem, spans))
+        counts["cut"] += is_cut
     return prepared
 
 
@@ -288,5 +294,6 @@ def _figures(labelled: list[LabelledAnswer], counts: Counter[str]) -> dict[str, 
         "num_over_budget": counts["over_budget"],
         "num_not_judged": counts["not_judged"],
         "num_without_lines": counts["no_line"],
+        "num_cut": counts["cut"],
         "mean_lines": sum(len(answer.counted) for answer in labelled) / len(labelled),
     }

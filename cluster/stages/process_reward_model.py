@@ -29,18 +29,23 @@ _TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this onl
 async def fit_process_reward_model(
     context: RunContext, stage: ProcessRewardModelStage, folder: StageFolder
 ) -> dict[str, Any]:
-    """Trains, writes ``model/`` and ``lines.json``, and returns the manifest's figures."""
+    """Trains, writes ``model/`` and ``lines.json``, and returns the manifest's figures.
+
+    The predictor by position that it is judged beside knows all answers to the problems not held out, whatever
+    selection the model learns from: a selection's positions are not those of the answers that both are judged on.
+    """
     answers = _answers(context, stage)
     problems = {answer.problem_id for answer in answers}
     out = {name for name in problems if is_held_out(name, stage.held_out_share, stage.held_out_seed)}
-    train = select_answers((answer for answer in answers if answer.problem_id not in out), stage.selection)
+    seen = [answer for answer in answers if answer.problem_id not in out]
+    train = select_answers(seen, stage.selection)
     judged = select_answers((answer for answer in answers if answer.problem_id in out), "full")
     if not train or not judged:
         raise ConfigError(
             f"stages.{stage.name}: {len(train)} answers to learn from (selection {stage.selection}) and {len(judged)} "
             "to judge the model by are too few; label more, or change selection or held_out_share"
         )
-    progress, figures = await _train(context, stage, folder, train, judged)
+    progress, figures = await _train(context, stage, folder, train, seen, judged)
     write_atomically(folder.root / "lines.json", json.dumps(_written(figures), indent=1))
     known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
     context.metrics.log(stage.name, progress.step, known)
@@ -70,6 +75,7 @@ async def _train(
     stage: ProcessRewardModelStage,
     folder: StageFolder,
     train: list[LabelledAnswer],
+    seen: list[LabelledAnswer],
     held_out: list[LabelledAnswer],
 ) -> tuple[ScalarProgress, LineFigures]:
     context.panel.begin(stage.name, 1.0)
@@ -88,9 +94,7 @@ async def _train(
             progress = await within(done, _TIMEOUT_S, _WHO, "train a process reward model")
         finally:
             watching.cancel()
-        figures = await within(
-            trainer.judge.remote(str(folder.model), train, held_out), _TIMEOUT_S, _WHO, "judge lines"
-        )
+        figures = await within(trainer.judge.remote(str(folder.model), seen, held_out), _TIMEOUT_S, _WHO, "judge lines")
         return progress, figures
     finally:
         end_actor(trainer)

@@ -11,10 +11,13 @@ from transformers import PreTrainedTokenizerFast
 from actors.trainer import TrainerWorker
 from learner import checkpoint_writer
 from learner.checkpoint import save_checkpoint
-from learner.config import GroupBaseline, PPOConfig
+from learner.config import GAE, GroupBaseline, PPOConfig
+from learner.critic import values_of
 from learner.export import export_huggingface
 from learner.model_config import NewModelConfig, OptimizerConfig
 from learner.models import new_causal_lm
+from learner.packing import as_sequence
+from learner.scalar_head import ScalarHeadModel
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 
@@ -101,3 +104,18 @@ def test_what_goes_wrong_in_the_write_is_raised_by_who_waits_for_it(make_worker,
     worker.begin_save(str(tmp_path / "checkpoints"))
     worker.finish_save()
     assert (tmp_path / "checkpoints" / "L0.S1").is_dir()
+
+
+def test_a_critic_that_begins_as_another_model_says_what_that_one_says(model, tmp_path):
+    torch.manual_seed(4)
+    judge = ScalarHeadModel.from_causal_lm(new_causal_lm(SHAPE, vocab_size=40, eos_token_id=1, pad_token_id=0, seed=9))
+    torch.nn.init.normal_(judge.score.weight)
+    judge.set_bias(0.25)
+    judge.save_pretrained(tmp_path / "prm", reads="line_ends")
+    worker = TrainerWorker(CONFIG.model_copy(update={"advantage": GAE()}), "test-trainer-critic", threads=1)
+    worker.start(model, None, 0, str(tmp_path / "steps.jsonl"), str(tmp_path / "prm"))
+    critic = worker._started.critic
+    sequences = [as_sequence(trajectory) for trajectory in groups(0)[0]]
+    assert torch.equal(values_of(critic, sequences, 64), values_of(judge, sequences, 64))
+    assert all(parameter.requires_grad for parameter in critic.parameters())
+    worker.close()

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from cluster.prober import Probed
 from cluster.run_folder import StageFolder
 from cluster.stage_config import LineLabelsStage, ProblemSource
 from cluster.stages.line_labels import Budget, Prepared, ProbeRecords, Searches, _figures, _prepared
+from learner.line_labels import LabelledAnswer
 from learner.trajectory import FinishReason
 from tests.cluster.test_rollout import PROBLEM, token_bytes
 from tests.learner.conftest import trajectory
@@ -31,7 +33,7 @@ def prepared(sample: int, body: str, *, passed: bool = False, reason: FinishReas
             self.token_bytes = token_bytes()
 
     problem = replace(PROBLEM, id=made.id.problem_id)
-    return _prepared([entry], [problem], Loaded())[0]
+    return _prepared([entry], [problem], Loaded(), Counter())[0]
 
 
 class Oracle:
@@ -99,6 +101,28 @@ async def test_answers_without_a_line_and_faults_of_ours_are_counted_and_left_ou
     assert [answer.name[-3] for answer in labelled] == ["2"]
     assert counts == {"no_line": 1, "not_judged": 1}
     assert _figures(labelled, counts)["num_nothing_found"] == 1
+
+
+def test_what_was_not_executed_or_is_empty_is_counted_and_a_cut_answer_is_counted_as_such() -> None:
+    counts, loaded = Counter(), SimpleNamespace(token_bytes=token_bytes())
+    entries = [
+        JournalEntry(replace(trajectory(0, sample, completion=(97, 10), finish_reason=reason), drop_reason=dropped))
+        for sample, (reason, dropped) in enumerate(
+            [
+                (FinishReason.STOP, None),
+                (FinishReason.LENGTH, None),
+                (FinishReason.STOP, "infrastructure:test_share"),
+                (FinishReason.STOP, "empty"),
+            ]
+        )
+    ]
+    problem = replace(PROBLEM, id=entries[0].trajectory.id.problem_id)
+    kept = _prepared(entries, [problem], loaded, counts)
+    assert [answer.entry.trajectory.id.sample_index for answer in kept] == [0, 1]
+    assert {name: count for name, count in counts.items() if count} == {"cut": 1, "not_judged": 1, "no_line": 1}
+    one = LabelledAnswer("p", "a", "m", (1,), (97, 10), False, (1,), (-1,))
+    figures = _figures([one], counts)
+    assert (figures["num_cut"], figures["num_not_judged"], figures["num_without_lines"]) == (1, 1, 1)
 
 
 async def test_a_second_start_asks_nothing_again(tmp_path: Path) -> None:
