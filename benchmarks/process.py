@@ -72,20 +72,25 @@ def model_of(shared: Path, stage: str) -> str:
     return str(shared / "stages" / stage / "model")
 
 
-def run_arm(method: str, seed: int) -> dict[str, Any]:
+def arm_recipe(method: str, seed: int, shared: Path) -> dict[str, Any]:
     """PPO with or without line rewards and the value function's beginning, and its evaluation."""
-    shared, _ = shared_run()
     common, stages = load_stages("process.yaml")
     dense, value = METHODS[method]
-    terms = stages["supervised"]["rewards"]
+    outcome, lines = stages["supervised"]["rewards"]
     policy = stages["supervised"] | {
         "policy": model_of(shared, "base"),
         "critic_from": model_of(shared, "prm") if value else None,
-        "rewards": [terms[0], terms[1] | {"model": model_of(shared, "prm")}] if dense else terms[:1],
+        "rewards": [outcome, lines | {"model": model_of(shared, "prm")}] if dense else [outcome],
         "learner": stages["supervised"]["learner"] | {"seed": seed},
     }
-    after = stages["after"] | {"compare_with": None}
-    path = recipe_file(common | {"seed": seed, "stages": [policy, after]}, f"{EXPERIMENT}-{method}-{seed}")
+    return common | {"seed": seed, "stages": [policy, stages["after"] | {"compare_with": None}]}
+
+
+def run_arm(method: str, seed: int) -> dict[str, Any]:
+    """One arm's figures and curves."""
+    shared, _ = shared_run()
+    recipe = arm_recipe(method, seed, shared)
+    path = recipe_file(recipe, f"{EXPERIMENT}-{method}-{seed}")
     folder = RUNS / f"{EXPERIMENT}-{method}-{seed}"
     cost = run_recipe(path, f"{EXPERIMENT}-{seed}", folder)
     run = folder / f"{EXPERIMENT}-{seed}"
@@ -98,8 +103,8 @@ def run_arm(method: str, seed: int) -> dict[str, Any]:
         "before": manifests(shared)["before"]["figures"]["sampled_pass_at_1"],
         "after": figures["sampled_pass_at_1"],
         "after_greedy": figures["greedy_pass_at_1"],
-        "num_samples": after["samples"],
-        "after_by_problem": _by_problem(run, after["samples"]),
+        "num_samples": recipe["stages"][1]["samples"],
+        "after_by_problem": _by_problem(run, recipe["stages"][1]["samples"]),
         "pass_rate_curve": [round(step["rollout/pass_rate"], 4) for step in steps],
         "explained_variance_warm": warm.get("critic/held_out_explained_variance"),
         "explained_variance_curve": [_finite(step.get("critic/explained_variance_kept")) for step in steps],

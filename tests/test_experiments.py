@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import experiment, pf_ppo, reranker, rlcf
+from benchmarks import experiment, pf_ppo, process, process_tables, reranker, rlcf
 from cluster.recipe import load_recipe
 from cluster.stage_config import PPOStage
 
@@ -72,3 +72,40 @@ def test_the_baseline_of_rlcf_is_given_the_seconds_of_discriminator_and_ppo(tmp_
     assert (trained.train.max_seconds, trained.base) == (100.0, str(tmp_path / "shared/stages/base/model"))
     with pytest.raises(SystemExit, match="rlcf-both-2 has to be run first"):
         rlcf.arm_recipe("sft", 2, tmp_path / "shared")
+
+
+@pytest.mark.parametrize("method", process.METHODS)
+def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_alone(method: str) -> None:
+    recipe = process.arm_recipe(method, 2, Path("shared"))
+    ppo, after = load_recipe(experiment.recipe_file(recipe, method)).stages
+    assert isinstance(ppo, PPOStage)
+    assert ppo.policy == "shared/stages/base/model"
+    assert ppo.learner.seed == 2
+    kinds = [term.kind for term in ppo.rewards]
+    assert kinds == (["all_passed", "process"] if method in ("dense", "both") else ["all_passed"])
+    assert (ppo.critic_from == "shared/stages/prm/model") == (method in ("value", "both"))
+    assert after.kind == "evaluate"
+    without = {"rewards", "critic_from"}
+    (baseline, _) = load_recipe(experiment.recipe_file(process.arm_recipe("baseline", 2, Path("shared")), "b")).stages
+    assert ppo.model_dump(exclude=without) == baseline.model_dump(exclude=without)
+
+
+def process_arm(method: str, seed: int, passed: str) -> dict[str, object]:
+    estimate = {"mean": sum(map(int, passed)) / (2 * len(passed)), "low": 0.0, "high": 1.0}
+    return {
+        "arm": f"{method}-{seed}", "method": method, "seed": seed, "before": estimate, "after": estimate,
+        "after_greedy": estimate, "num_samples": 2, "after_by_problem": passed, "wall_s": 1.0,
+        "pass_rate_curve": [0.1] * 6, "explained_variance_warm": None, "explained_variance_curve": [None, *[0.5] * 5],
+    }  # fmt: skip
+
+
+def test_process_supervision_s_differences_are_paired_by_problem_and_by_seed() -> None:
+    # per problem, mean over two seeds: (2 - 0 + 1 - 1) / 4, (1 - 1 + 2 - 2) / 4, (2 - 2 + 2 - 0) / 4
+    arms = [process_arm(*row) for row in (("baseline", 1, "012"), ("baseline", 2, "120"))]
+    arms += [process_arm(*row) for row in (("both", 1, "212"), ("both", 2, "122"))]
+    text = process_tables.section(arms)
+    assert "| both | 2 | 0.833 | +0.333 [" in text  # 0.5, 0, 0.5
+    assert "+0.333 ± 0.000 |" in text  # 5/6 - 3/6 in each seed
+    assert "| both, EV | 0.500 | 0.500 |" in text
+    assert "Labels: not run." in text
+    assert "dense" not in text.partition("| method |")[2]
