@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -147,9 +145,3 @@ def starting_model(folder: str) -> ScalarHeadModel:
 def is_scalar_head(folder: Path) -> bool:
     """Whether a folder holds a scalar-head model."""
     return (folder / KIND_FILE).is_file()
-
-
-def vocabulary_digest(tokenizer: Any) -> str:
-    """Equal for tokenizers that read token ids alike: scores of another vocabulary's ids would mean nothing."""
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return hashlib.blake2b(repr(vocabulary).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -116,13 +116,14 @@ class TrainerWorker:
 
     def step(self, groups: Sequence[Sequence[Trajectory]]) -> StepReport:
         """One learner step on complete groups."""
-        start = time.time()
+        start, cpu = time.time(), time.process_time()
         result = self._started.step(groups)
         dropped = {str(outcome.id): outcome.drop_reason or "" for outcome in result.outcomes if not outcome.kept}
         trained = [str(identity) for identity in result.trained_ids]
         if self._is_first:
             append_line(self._records, {"version": str(self.version), "trained": trained, "dropped": dropped})
-        return StepReport(self.version, result.metrics, start, time.time())
+        metrics = result.metrics | {"time/train_cpu_s": time.process_time() - cpu}
+        return StepReport(self.version, metrics, start, time.time())
 
     @property
     def version(self) -> WeightsVersion:

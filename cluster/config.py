@@ -62,12 +62,13 @@ class WandbConfig(Settings):
 _MADE_BY = {
     "compare_with": ["evaluate"],
     "rerank": ["reward_model", "process_reward_model"],
+    "rerank_earlier": ["reward_model", "process_reward_model"],
     "earlier": ["reward_model"],
     "reward_model": ["reward_model"],
     "pairs": ["collect", "mine"],
     "positives": ["collect"],
-    "base": ["ppo", "process_reward_model", "reward_model", "sft"],
-    "encoder": ["discriminator", "ppo", "reward_model", "sft"],
+    "base": ["dpo", "ppo", "process_reward_model", "reward_model", "sft"],
+    "encoder": ["discriminator", "dpo", "ppo", "reward_model", "sft"],
     "comparison": ["discriminator"],
     "critic_from": ["process_reward_model", "reward_model"],
     "labels": ["line_labels"],
@@ -121,7 +122,7 @@ class RunConfig(Settings):
             if stage.name in seen:
                 raise ValueError(f"stages: the name {stage.name!r} is used twice")
             for field, reference in stage_references(stage):
-                kinds = _MADE_BY.get(field, ["ppo", "sft"])
+                kinds = _MADE_BY.get(field, ["dpo", "ppo", "sft"])
                 if seen.get(reference) not in kinds:
                     wanted = " or ".join(kinds)
                     raise ValueError(f"stages.{stage.name}.{field}: {reference!r} is no earlier stage of kind {wanted}")

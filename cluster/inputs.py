@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from cluster.stage_config import (
     STEP_MARK,
     CollectStage,
     DiscriminatorStage,
+    DPOStage,
     EvaluateStage,
     LineLabelsStage,
     MineStage,
@@ -26,10 +27,12 @@ from cluster.stage_config import (
     SFTStage,
     Stage,
     compared_by,
+    scored_by,
     stage_references,
 )
 from problems.datasets import load_problems
 from problems.problem import Problem, Split, Use
+from problems.tokenizer import vocabulary_digest
 
 _SHOWN = 60  # characters of a prompt in an error
 
@@ -43,8 +46,18 @@ def _load(spec: str) -> tuple[Problem, ...]:
 
 
 def problems_of(sources: Sequence[ProblemSource]) -> list[Problem]:
-    """All problems of the sources. Raises ConfigError with the reader's sentence."""
-    return [problem for source in sources for problem in _load(source.spec)]
+    """All problems of the sources. Raises ConfigError with the reader's sentence, or for a split without problems."""
+    return [problem for source in sources for problem in _of_split(source)]
+
+
+def _of_split(source: ProblemSource) -> Sequence[Problem]:
+    problems = _load(source.spec)
+    if source.split is None:
+        return problems
+    kept = [problem for problem in problems if problem.split is source.split]
+    if not kept:
+        raise ConfigError(f"problems {source.spec!r}: none of {len(problems)} is of split {source.split.value!r}")
+    return kept
 
 
 def model_folder(reference: str) -> Path:
@@ -86,6 +99,70 @@ def weights_digest(model: Path) -> str:
     return whole.hexdigest()
 
 
+def check_tokenizers(stages: Sequence[Stage]) -> None:
+    """Raises ConfigError where a model would read token ids that a model with another tokenizer wrote.
+
+    Of models that the run itself makes from nothing the stages look when they are there.
+    """
+    named = {stage.name: stage for stage in stages}
+    for stage in stages:
+        for field, reads, wrote in _readings(stage, named):
+            reader, writer = _origin(reads, named), _origin(wrote, named)
+            if reader is None or writer is None or reader == writer:
+                continue
+            if _vocabulary(model_folder(reader)) != _vocabulary(model_folder(writer)):
+                raise ConfigError(
+                    f"stages.{stage.name}.{field}: {reads!r} has another tokenizer than {wrote!r} ({reader} and "
+                    f"{writer}); of its token ids it can make nothing"
+                )
+
+
+def _readings(stage: Stage, named: Mapping[str, Stage]) -> list[tuple[str, str, str]]:
+    """(field, model that reads token ids, model that wrote them) of a stage."""
+    match stage:
+        case PPOStage():
+            readers = [("rewards", model) for model in scored_by(stage)]
+            readers += [("critic_from", stage.critic_from)] if stage.critic_from is not None else []
+            return [(field, model, stage.policy) for field, model in readers]
+        case MineStage() | EvaluateStage():
+            field = "reward_model" if isinstance(stage, MineStage) else "rerank"
+            found = [(field, model, stage.model) for model in scored_by(stage)]
+            if isinstance(stage, MineStage) and stage.positives is not None:
+                found += [("positives", stage.model, model) for model in _writers([stage.positives], named)]
+            return found
+        case RewardModelStage() | DPOStage():
+            field, model = ("base", stage.base) if isinstance(stage, RewardModelStage) else ("policy", stage.policy)
+            return [(field, model, writer) for writer in _writers(stage.pairs, named)]
+        case _:
+            return []
+
+
+def _writers(references: Sequence[str], named: Mapping[str, Stage]) -> list[str]:
+    """The models that the named stages sample."""
+    stages = [named.get(reference.removeprefix(STAGE_PREFIX)) for reference in references]
+    return [stage.model for stage in stages if isinstance(stage, CollectStage | MineStage)]
+
+
+def _origin(reference: str | None, named: Mapping[str, Stage]) -> str | None:
+    """The model from outside whose tokenizer a model has inherited; None: the run makes one."""
+    while reference is not None and reference.startswith(STAGE_PREFIX):
+        stage = named[reference.removeprefix(STAGE_PREFIX).partition(STEP_MARK)[0]]
+        match stage:
+            case SFTStage() | RewardModelStage() | ProcessRewardModelStage():
+                reference = stage.base
+            case PPOStage() | DPOStage():
+                reference = stage.policy
+            case _:
+                return None
+    return reference
+
+
+def _vocabulary(model: Path) -> str:
+    from transformers import AutoTokenizer
+
+    return vocabulary_digest(AutoTokenizer.from_pretrained(model))
+
+
 def check_inputs(stages: Sequence[Stage]) -> None:
     """Raises ConfigError for the first input that is missing, malformed, or may not be used so."""
     for stage in stages:
@@ -110,21 +187,21 @@ def _labels_are_there(stage: ProcessRewardModelStage) -> None:
 def _models(stage: Stage) -> list[str]:
     """The models that a stage starts from."""
     match stage:
-        case SFTStage() | RewardModelStage() | ProcessRewardModelStage():
+        case RewardModelStage():
+            named = [stage.base, stage.earlier]
+        case SFTStage() | ProcessRewardModelStage():
             named = [stage.base]
+        case DPOStage():
+            named = [stage.policy]
         case PPOStage():
             named = [stage.policy, stage.critic_from, *(term.model for term in compared_by(stage))]
         case LineLabelsStage():
             named = [*stage.policies, stage.completer]
-        case MineStage():
-            named = [stage.model]
-        case CollectStage():
+        case MineStage() | CollectStage() | EvaluateStage():
             named = [stage.model]
         case DiscriminatorStage():
             named = [stage.model, stage.encoder]
-        case EvaluateStage():
-            named = [stage.model, stage.rerank]
-    return [reference for reference in named if reference is not None]
+    return [reference for reference in (*named, *scored_by(stage)) if reference is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +253,8 @@ def fingerprint_inputs(stage: Stage, folder: RunFolder) -> dict[str, str]:
     for reference in _models(stage):
         prints[f"weights:{reference}"] = weights_digest(resolve_model(reference, folder))
     for source in () if isinstance(stage, FROM_FILES) else stage.problems:
-        prints[f"problems:{source.spec}"] = digest([repr(problem) for problem in _load(source.spec)])
+        part = f",split={source.split.value}" if source.split else ""
+        prints[f"problems:{source.spec}{part}"] = digest([repr(problem) for problem in problems_of([source])])
     return prints
 
 

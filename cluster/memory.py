@@ -14,6 +14,7 @@ from cluster.actor_config import ExecutorsConfig
 from learner.config import GAE, PPOConfig, SFTConfig
 from learner.logprobs import CHUNK_ELEMENTS
 from learner.model_config import ComputeConfig
+from learner.scalar_config import DPOConfig
 
 # Resident before any model is there (interpreter, torch, Ray, vLLM), as measured on a CPU.
 TRAINER_PROCESS = 600 << 20
@@ -132,7 +133,7 @@ def ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1, device:
     return Estimate("trainer", device, _with_process(parts, TRAINER_PROCESS, device), note)
 
 
-def fine_tuner(shape: ModelShape, config: SFTConfig, *, device: str = "cpu") -> Estimate:
+def fine_tuner(shape: ModelShape, config: SFTConfig | DPOConfig, *, device: str = "cpu") -> Estimate:
     """Weights 4 P, gradients 4 P, moments 8 P, and one row's activations and logits."""
     parts = {
         "weights": _MASTER * shape.num_parameters,

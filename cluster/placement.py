@@ -16,7 +16,7 @@ from cluster.errors import ClusterError
 from cluster.stage_config import compared_by, scored_by
 
 SANDBOX_RESOURCE = "sandbox"
-WITHOUT_EXECUTION = {"sft", "reward_model", "process_reward_model"}
+WITHOUT_EXECUTION = {"sft", "reward_model", "dpo", "process_reward_model"}
 """Kinds of stages that sample and execute nothing."""
 _POLL_S = 2.0
 _SAY_EVERY_S = 10.0

@@ -19,7 +19,7 @@ from cluster.geometry import Geometry, geometry_of, warnings_of
 from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall
-from cluster.stage_config import STAGE_PREFIX, STEP_MARK, LineLabelsStage, PPOStage, SFTStage, Stage
+from cluster.stage_config import STAGE_PREFIX, STEP_MARK, DPOStage, LineLabelsStage, PPOStage, SFTStage, Stage
 from problems.datasets import load_problems
 from problems.synthetic import parse_synthetic
 
@@ -164,7 +164,7 @@ def _estimates(config: RunConfig, shapes: dict[str, ModelShape], gpu_bytes: int 
         if shape is None:
             continue
         candidates: list[Estimate] = []
-        if isinstance(stage, SFTStage):
+        if isinstance(stage, SFTStage | DPOStage):
             candidates.append(memory.fine_tuner(shape, stage.train))
         else:
             candidates.append(memory.generator(shape, config.generators.engine, gpu_bytes))

@@ -13,9 +13,9 @@ from cluster import secrets
 from cluster.actor_config import Colocated
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs, check_leakage
+from cluster.inputs import check_inputs, check_leakage, check_tokenizers
 from cluster.run_folder import Finished, RunFolder, digest
-from cluster.stage_config import PPOStage, SFTStage
+from cluster.stage_config import DPOStage, PPOStage, SFTStage
 
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
 _FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "supervision", "wandb"}
@@ -62,6 +62,7 @@ def _run_open_stages(
     config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console
 ) -> list[Finished]:
     check_inputs(config.stages[len(finished) :])
+    check_tokenizers(config.stages)
     split = check_leakage(config.stages)
     console.print(f"run {config.name}: {folder.root}", highlight=False, soft_wrap=True)
     console.print(f"problems: {split}", highlight=False, soft_wrap=True)
@@ -99,7 +100,7 @@ def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Fini
             )
     if table.row_count:
         console.print(table)
-    models = [stage.name for stage in config.stages if isinstance(stage, SFTStage | PPOStage)]
+    models = [stage.name for stage in config.stages if isinstance(stage, SFTStage | PPOStage | DPOStage)]
     if models:
         console.print(f"checkpoint  {folder.stage(models[-1]).model}", highlight=False, soft_wrap=True)
 

@@ -22,10 +22,11 @@ from actors.rewards import (
 )
 from cluster.settings import Settings
 from learner.config import GAE, PPOConfig, SFTConfig
-from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll
+from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, smallest_group
 from learner.line_labels import Selection
 from learner.model_config import NewModelConfig
-from learner.scalar_config import DiscriminatorConfig, RewardModelConfig, ScalarTrainingConfig
+from learner.scalar_config import DiscriminatorConfig, DPOConfig, RewardModelConfig, ScalarTrainingConfig
+from problems.problem import Split
 from problems.synthetic import CorpusConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -41,6 +42,8 @@ class ProblemSource(Settings):
 
     spec: str
     """Such as ``synthetic:split=train,count=12000,depth=2-3,seed=11`` or ``humaneval:FILE``."""
+    split: Split | None = None
+    """Only the set's problems of this split, where it has several (MBPP); none: all."""
     weight: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Share of a ``ppo`` stage's prompts that come from this set, relative to the others' weights: all sets of a stage
     have one, or none. None: all sets are one, each problem once an epoch."""
@@ -199,6 +202,20 @@ class PPOStage(StageBase):
         return self
 
     @model_validator(mode="after")
+    def _groups_are_large_enough_for_their_filter(self) -> Self:
+        sizes = [("samples_per_prompt", self.samples_per_prompt, self.learner.filter)]
+        if self.choose_filter is not None:
+            for rule in self.choose_filter.candidates:
+                sizes.append(("samples_per_prompt", self.samples_per_prompt, rule))
+                sizes.append(("choose_filter.samples", self.choose_filter.samples, rule))
+        for field, size, rule in sizes:
+            if size < smallest_group(rule):
+                raise ValueError(
+                    f"{field} is {size}, and filter {rule.kind!r} chooses from at least {smallest_group(rule)}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _what_is_paid_is_executed(self) -> Self:
         paying = [term.kind for term in self.rewards if term.kind not in WITHOUT_VERDICT]
         if paying and self.execute_share < 1:
@@ -285,22 +302,15 @@ class CollectStage(StageBase):
     """Which pairs are written."""
 
 
-class RewardModelStage(StageBase):
-    """Trains a Bradley-Terry reward model (a reranker is one too) on collected pairs."""
+class PairsStage(StageBase):
+    """What learns from pairs has in common."""
 
-    kind: Literal["reward_model"] = "reward_model"
-    base: str
-    """Where it begins: the backbone of a language model, or a reward model as it is."""
     pairs: tuple[str, ...] = Field(min_length=1)
     """Stages (``stage:NAME``) of kind collect or mine whose pairs teach it."""
     held_out_share: float = Field(default=0.1, gt=0, lt=1)
     """About this share of the problems keep their pairs out of the training, to judge the model by."""
     held_out_seed: int = Field(default=0, ge=0)
-    """Which problems these are. Reward models of one seed hold the same ones out, whatever pairs they learn from."""
-    earlier: str | None = None
-    """An earlier reward model that is judged on the same held-out pairs."""
-    train: RewardModelConfig = RewardModelConfig()
-    """The trainer's settings."""
+    """Which problems these are. Models of one seed hold the same ones out, whatever pairs they learn from."""
     threads: int = Field(default=1, ge=1)
     """Threads of the trainer."""
 
@@ -311,6 +321,28 @@ class RewardModelStage(StageBase):
             if not reference.startswith(STAGE_PREFIX):
                 raise ValueError(f"{reference!r} is not of the form {STAGE_PREFIX}NAME")
         return pairs
+
+
+class RewardModelStage(PairsStage):
+    """Trains a Bradley-Terry reward model (a reranker is one too) on collected pairs."""
+
+    kind: Literal["reward_model"] = "reward_model"
+    base: str
+    """Where it begins: the backbone of a language model, or a reward model as it is."""
+    earlier: str | None = None
+    """An earlier reward model that is judged on the same held-out pairs."""
+    train: RewardModelConfig = RewardModelConfig()
+    """The trainer's settings."""
+
+
+class DPOStage(PairsStage):
+    """Trains a policy on collected pairs by DPO: PF-PPO's baseline that samples nothing and needs no reward model."""
+
+    kind: Literal["dpo"] = "dpo"
+    policy: str
+    """Model to start from; also the reference policy."""
+    train: DPOConfig = DPOConfig()
+    """The trainer's settings."""
 
 
 class DiscriminatorStage(StageBase):
@@ -398,6 +430,8 @@ class EvaluateStage(StageBase):
     rerank: str | None = None
     """A scalar-head model (``stage:NAME`` or a folder) that chooses among the samples: pass@1 of its choice is reported
     between that of a random one and that of an oracle."""
+    rerank_earlier: str | None = None
+    """Another one, which chooses among the same samples: what ``rerank`` gained on it is reported, paired."""
     line_score: LineScore = "last"
     """What a process reward model's line scores make of an answer: that of its last line that counts, the lowest, or
     their mean."""
@@ -408,6 +442,8 @@ class EvaluateStage(StageBase):
 
     @model_validator(mode="after")
     def _reranks_something(self) -> Self:
+        if self.rerank_earlier is not None and self.rerank is None:
+            raise ValueError("rerank_earlier is compared with rerank, which names none")
         if self.rerank is not None and self.samples < 2:
             raise ValueError(f"rerank chooses among samples, and samples is {self.samples}: at least 2 are needed")
         return self
@@ -442,6 +478,7 @@ Stage = Annotated[
     SFTStage
     | CollectStage
     | RewardModelStage
+    | DPOStage
     | DiscriminatorStage
     | LineLabelsStage
     | ProcessRewardModelStage
@@ -450,7 +487,7 @@ Stage = Annotated[
     | EvaluateStage,
     Field(discriminator="kind"),
 ]
-FROM_FILES = RewardModelStage | ProcessRewardModelStage
+FROM_FILES = RewardModelStage | DPOStage | ProcessRewardModelStage
 """Stages that take no problems: they learn from what other stages wrote."""
 
 
@@ -462,7 +499,7 @@ def scored_by(stage: Stage) -> list[str]:
         case MineStage():
             return [stage.reward_model]
         case EvaluateStage():
-            return [] if stage.rerank is None else [stage.rerank]
+            return [model for model in (stage.rerank, stage.rerank_earlier) if model is not None]
         case _:
             return []
 
@@ -480,11 +517,13 @@ def named_models(stage: Stage) -> list[tuple[str, str | None]]:
             compared = [("comparison" if t.kind == "comparison" else "model", t.model) for t in compared_by(stage)]
             return [("policy", stage.policy), ("critic_from", stage.critic_from), *scorers, *compared]
         case EvaluateStage():
-            return [("model", stage.model), ("rerank", stage.rerank)]
+            return [("model", stage.model), ("rerank", stage.rerank), ("rerank_earlier", stage.rerank_earlier)]
         case CollectStage():
             return [("model", stage.model)]
         case RewardModelStage():
             return [("base", stage.base), ("earlier", stage.earlier), *(("pairs", name) for name in stage.pairs)]
+        case DPOStage():
+            return [("policy", stage.policy), *(("pairs", name) for name in stage.pairs)]
         case DiscriminatorStage():
             return [("model", stage.model), ("encoder", stage.encoder)]
         case MineStage():

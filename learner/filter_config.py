@@ -80,3 +80,14 @@ class Threshold(Settings):
 Filter = Annotated[
     KeepAll | BestOfN | BestRandom | BestWorst | RandomK | PowerK | Threshold, Field(discriminator="kind")
 ]
+
+
+def smallest_group(rule: Filter) -> int:
+    """Members that a group must have for the filter to choose among them as it says."""
+    match rule:
+        case BestOfN() | BestRandom() | BestWorst():
+            return 2
+        case RandomK(k=count) | PowerK(count=count):
+            return count
+        case _:
+            return 1

@@ -75,6 +75,14 @@ def make_pairs(
     return pairs
 
 
+def one_sided(answers: Iterable[ScoredAnswer]) -> tuple[int, int]:
+    """(problems without a passing answer, problems without a failing one): neither gives a pair of right and wrong."""
+    passed: dict[str, set[bool]] = defaultdict(set)
+    for answer in answers:
+        passed[answer.problem_id].add(answer.passed)
+    return sum(True not in found for found in passed.values()), sum(False not in found for found in passed.values())
+
+
 def _of_problem(answers: Sequence[ScoredAnswer], rule: PairRule) -> list[PreferencePair]:
     if rule == "right_wrong":
         return [PreferencePair(a, b) for a in answers if a.passed for b in answers if not b.passed]

@@ -7,9 +7,11 @@ costs one or two tokens. Every byte has a token: nothing is unknown.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
@@ -64,3 +66,9 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, *, max_tokens: int = 1024
     }
     for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
         (folder / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def vocabulary_digest(tokenizer: Any) -> str:
+    """Equal for tokenizers that read token ids alike: scores of another vocabulary's ids would mean nothing."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return hashlib.blake2b(repr(vocabulary).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

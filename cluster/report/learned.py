@@ -56,11 +56,12 @@ def rerank_tables(root: Path) -> str:
     rows: list[str] = []
     for path in sorted(root.glob("stages/*")):
         manifest = StageFolder(path).manifest() or {}
-        ranked = manifest.get("figures", {}).get("rerank") if manifest.get("kind") == "evaluate" else None
-        for language, figures in (ranked or {}).items():
-            if isinstance(figures, dict):
-                cells = "".join(f"<td>{figures[name]['mean']:.3f}" for name in _RERANKED)
-                rows.append(f"<tr><td>{html.escape(path.name)}<td>{html.escape(language)}{cells}</tr>")
+        done = manifest.get("figures", {}) if manifest.get("kind") == "evaluate" else {}
+        for field, label in (("rerank", path.name), ("rerank_earlier", f"{path.name} (the earlier one)")):
+            for language, figures in done.get(field, {}).items():
+                if isinstance(figures, dict):
+                    cells = "".join(f"<td>{figures[name]['mean']:.3f}" for name in _RERANKED)
+                    rows.append(f"<tr><td>{html.escape(label)}<td>{html.escape(language)}{cells}</tr>")
     if not rows:
         return ""
     head = "<tr><th>evaluation<th>language<th>pass@1<th>random<th>reranked<th>oracle</tr>"

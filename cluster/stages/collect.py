@@ -10,7 +10,7 @@ from cluster.errors import ConfigError
 from cluster.run_folder import StageFolder
 from cluster.stage_config import CollectStage
 from cluster.stages.sampled import sample_and_execute
-from learner.preferences import make_pairs
+from learner.preferences import make_pairs, one_sided
 from problems.identity import WeightsVersion
 
 
@@ -19,11 +19,12 @@ async def collect(context: RunContext, stage: CollectStage, folder: StageFolder,
     sampled = await sample_and_execute(context, stage, folder, WeightsVersion(lineage, 0), model=stage.model)
     answers = write_answers(folder.root, sampled.entries)
     pairs = make_pairs(answers, stage.pairs.rule, per_problem=stage.pairs.per_problem, seed=context.config.seed)
+    without_right, without_wrong = one_sided(answers)
     if not pairs:
         raise ConfigError(
-            f"stages.{stage.name}: no two answers to one problem differ (pass rate "
-            f"{sum(answer.passed for answer in answers) / max(len(answers), 1):.2f}); "
-            "take more samples, or problems that the model sometimes solves"
+            f"stages.{stage.name}: no pair of answers ({without_right} problems without a right answer, "
+            f"{without_wrong} without a wrong one; rule {stage.pairs.rule!r}); take more samples, or problems that the "
+            "model sometimes solves"
         )
     write_pairs(folder.root, pairs)
     return {
@@ -32,5 +33,7 @@ async def collect(context: RunContext, stage: CollectStage, folder: StageFolder,
         "num_dropped": len(sampled.entries) - len(answers),
         "num_pairs": len(pairs),
         "num_problems_with_pairs": len({pair.chosen.problem_id for pair in pairs}),
+        "num_problems_without_right": without_right,
+        "num_problems_without_wrong": without_wrong,
         "pass_rate": sum(answer.passed for answer in answers) / max(len(answers), 1),
     }

@@ -15,7 +15,7 @@ from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.stage_config import EvaluateStage
 from cluster.stages.measures import measures_of
-from cluster.stages.rerank import LineReading, check_reranker, rerank, table_row
+from cluster.stages.rerank import Choices, LineReading, check_reranker, gained_on, rerank, table_row
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion
 from problems.problem import Problem
@@ -26,7 +26,11 @@ _RESULTS = "results.json"
 async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
     """Samples, executes, and returns the manifest's figures."""
     model = context.model_path(stage.model)
-    reranker = check_reranker(context, stage.rerank, model) if stage.rerank is not None else None
+    rerankers = {
+        field: check_reranker(context, reference, model)
+        for field, reference in (("rerank_earlier", stage.rerank_earlier), ("rerank", stage.rerank))
+        if reference is not None
+    }
     version = WeightsVersion(lineage, 0)
     problems = problems_of(stage.problems)
     rollout = context.rollout(context.tokenizer(model), stage.sampling, [], execute_cut=True)
@@ -55,10 +59,15 @@ async def evaluate(context: RunContext, stage: EvaluateStage, folder: StageFolde
     for name, measured in groups.items():
         write_journal(folder.trajectories / name, version, [entry for group in measured for entry in group.entries])
     summary = _summary(context, stage, folder, groups, len(problems) - len(kept))
-    if reranker is not None:
-        how = LineReading(context.tokenizer(model).token_bytes, stage.line_score)
-        summary["rerank"] = await rerank(context, reranker, groups[stage.name], how, seconds)
-        context.panel.say(f"{stage.name}: of {stage.samples}  {table_row(summary['rerank']['all'])}")
+    how = LineReading(context.tokenizer(model).token_bytes, stage.line_score)
+    choices: dict[str, Choices] = {}
+    for field, folder_of_it in rerankers.items():
+        summary[field], choices[field] = await rerank(context, folder_of_it, groups[stage.name], how, seconds)
+        context.panel.say(f"{stage.name}, {field} of {stage.samples}: {table_row(summary[field]['all'])}")
+    if len(choices) == 2:
+        gained = gained_on(choices["rerank_earlier"], choices["rerank"])
+        for language, difference in gained.items():
+            summary["rerank"][language]["reranked_minus_earlier"] = asdict(difference)
     return summary
 
 

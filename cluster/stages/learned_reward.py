@@ -21,7 +21,7 @@ from cluster.scorers import ScorerPool
 from cluster.stage_config import FilterChoiceConfig, PPOStage
 from cluster.stages.parting import PartingWatch
 from cluster.stages.rerank import check_reranker
-from learner.filter_config import Filter, KeepAll
+from learner.filter_config import Filter
 from learner.filter_quality import Fit, compare_filters
 
 _CHOICE = "filter.json"
@@ -98,7 +98,7 @@ def choose_filter(
             choice.candidates, scores_and_truth(groups), num_bins=choice.num_bins, binning=choice.binning
         )
     except ValueError as error:
-        raise ConfigError(f"choose_filter: {error}; take more prompts") from None
+        raise ConfigError(f"choose_filter: {error}; take more prompts, or a reward model whose scores differ") from None
     best = max(choice.candidates, key=lambda rule: fits[rule.kind].r_squared)
     record = {"chosen": best.kind, "fits": {kind: _written(fit) for kind, fit in fits.items()}}
     write_atomically(folder.root / _CHOICE, json.dumps(record, indent=1))
@@ -131,7 +131,7 @@ class RewardWatch:
     """
 
     def __init__(self, candidates: Sequence[Filter], window: int = 10) -> None:
-        self._candidates = candidates or (KeepAll(),)
+        self._candidates = candidates
         self._steps: deque[list[tuple[np.ndarray, np.ndarray]]] = deque(maxlen=window)
         self._parting = PartingWatch(window)
 

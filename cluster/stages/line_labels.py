@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from actors.lines import append_line
-from actors.scorer import vocabulary_digest
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.inputs import problems_of
@@ -32,6 +31,7 @@ from problems.extraction import extract_program
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.linespans import LineSpan, line_spans
 from problems.problem import Problem
+from problems.tokenizer import vocabulary_digest
 
 
 async def label_lines(context: RunContext, stage: LineLabelsStage, folder: StageFolder, lineage: int) -> dict[str, Any]:

@@ -38,9 +38,8 @@ async def mine(context: RunContext, stage: MineStage, folder: StageFolder, linea
         scores = await asyncio.gather(*(_score(scorers, entry) for entry in usable))
     finally:
         await scorers.stop()
-    failing = [(entry, score) for entry, score in zip(usable, scores, strict=True) if not entry.trajectory.passed]
-    threshold = _threshold(stage, [score for _, score in failing])
-    overrated = [entry for entry, score in failing if score >= threshold]
+    failing = [entry for entry in usable if not entry.trajectory.passed]
+    overrated, threshold = overrated_of(stage, usable, scores)
     negatives = await _executed_again(context, sampled.groups, overrated)
     passing = [entry for entry in usable if entry.trajectory.passed]
     if stage.positives is None:
@@ -73,11 +72,18 @@ async def _score(scorers: ScorerPool, entry: JournalEntry) -> float:
     return await scorers.score(turn.prompt_ids, turn.completion_ids)
 
 
-def _threshold(stage: MineStage, scores: Sequence[float]) -> float:
-    """The score from which a failing answer counts as overrated: the stage's, or that of its best-scored share."""
-    if stage.threshold is not None:
-        return stage.threshold
-    return float(np.quantile(scores, 1 - stage.top_share)) if scores else float("inf")
+def overrated_of(
+    stage: MineStage, entries: Sequence[JournalEntry], scores: Sequence[float]
+) -> tuple[list[JournalEntry], float]:
+    """(the failing answers that count as overrated, the score from which they do).
+
+    That score is the stage's ``threshold``, or the one that its ``top_share`` of all failing answers reach.
+    """
+    failing = [(entry, score) for entry, score in zip(entries, scores, strict=True) if not entry.trajectory.passed]
+    threshold = stage.threshold
+    if threshold is None:
+        threshold = float(np.quantile([score for _, score in failing], 1 - stage.top_share)) if failing else np.inf
+    return [entry for entry, score in failing if score >= threshold], threshold
 
 
 async def _executed_again(

@@ -31,7 +31,7 @@ from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
-from cluster.stage_config import PPOStage, ProblemSource
+from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.comparing import Comparisons
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
@@ -120,7 +120,7 @@ def _watches(stage: PPOStage) -> tuple[RewardWatch | ProcessWatch, ...]:
     """One over each learned reward."""
     watches: list[RewardWatch | ProcessWatch] = []
     if any(isinstance(term, RewardModelTermConfig) for term in stage.rewards):
-        watches.append(RewardWatch(stage.choose_filter.candidates if stage.choose_filter else ()))
+        watches.append(RewardWatch((stage.choose_filter or FilterChoiceConfig()).candidates))
     if any(isinstance(term, ProcessTermConfig) for term in stage.rewards):
         watches.append(ProcessWatch(stage.rewards))
     return tuple(watches)

@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from actors.scorer import ProcessRewardModelTrainer, vocabulary_digest
+from actors.scorer import ProcessRewardModelTrainer
 from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import ConfigError
@@ -20,6 +20,7 @@ from learner.line_labels import LabelledAnswer, select_answers
 from learner.preferences import is_held_out
 from learner.process_reward_model import LineFigures
 from learner.scalar_training import ScalarProgress
+from problems.tokenizer import vocabulary_digest
 
 _WHO = "process-reward-model trainer"
 _POLL_S = 0.5

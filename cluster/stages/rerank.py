@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.scorer import is_scalar_head, vocabulary_digest
+from actors.scorer import is_scalar_head
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.scorers import ScorerPool
 from cluster.stage_config import LineScore
-from cluster.statistics import Estimate, mean_over_problems
+from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from learner.scalar_head import Reads, reads_of
 from learner.trajectory import FinishReason
 from problems.bytemap import ByteMap
@@ -28,8 +28,11 @@ from problems.identity import derive_seed
 from problems.linespans import line_spans
 from problems.problem import Problem
 from problems.prompting import TokenBytes
+from problems.tokenizer import vocabulary_digest
 
 _ALL = "all"
+Choices = dict[str, dict[str, float]]
+"""Language -> problem -> 1 where the chosen sample passes, else 0."""
 _PLACES: dict[Reads, str] = {
     "last_token": "an answer's last token (a reward model)",
     "line_ends": "the end of each line (a process reward model)",
@@ -85,8 +88,10 @@ async def rerank(
     groups: Sequence[Group],
     lines: LineReading,
     sampling_s: Mapping[str, float],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Choices]:
     """Scores every judged sample and returns the figures: for all problems together, and for each language.
+
+    Also returned is whether the chosen sample of each problem passes.
 
     ``random`` is the pass rate of one sample drawn without looking, ``reranked`` of the one that scores highest,
     ``oracle`` the share of problems with any that passes: random <= oracle and reranked <= oracle always.
@@ -103,6 +108,7 @@ async def rerank(
     pool = ScorerPool(folder, context.config.scorers)
     reading = lines if reads_of(folder) == "line_ends" else None
     measured: dict[str, list[tuple[float, float, float, float]]] = {}
+    choices: Choices = {}
     scoring_s: dict[str, float] = {}
     pool.start()
     try:
@@ -120,20 +126,32 @@ async def rerank(
                 )
             )
             scoring_s[language] = time.monotonic() - begun
-            measured[language] = [
-                _outcomes(entries, row) for (_, entries), row in zip(judged, scores, strict=True) if entries
-            ]
+            rows = {
+                problem.id: outcomes_of(entries, row)
+                for (problem, entries), row in zip(judged, scores, strict=True)
+                if entries
+            }
+            measured[language] = list(rows.values())
+            choices[language] = {problem_id: row[2] for problem_id, row in rows.items()}
     finally:
         await pool.stop()
     num_samples = max((len(group.entries) for group in groups), default=1)
     figures = {
-        language: _figures(outcomes) | {"seconds": _seconds(sampling_s[language], scoring_s[language], num_samples)}
+        language: figures_of(outcomes) | {"seconds": _seconds(sampling_s[language], scoring_s[language], num_samples)}
         for language, outcomes in measured.items()
         if outcomes
     }
     total = _seconds(sum(sampling_s.values()), sum(scoring_s.values()), num_samples)
-    together = _figures([row for outcomes in measured.values() for row in outcomes])
-    return {"seconds": total["scoring"], _ALL: together | {"seconds": total}, **dict(sorted(figures.items()))}
+    together = figures_of([row for outcomes in measured.values() for row in outcomes])
+    whole = {"seconds": total["scoring"], _ALL: together | {"seconds": total}, **dict(sorted(figures.items()))}
+    return whole, choices
+
+
+def gained_on(earlier: Choices, later: Choices) -> dict[str, Estimate]:
+    """What the later reranker's choice is worth more, over the same problems: for all, and for each language."""
+    together = [{key: value for one in side.values() for key, value in one.items()} for side in (earlier, later)]
+    gained = {language: paired_difference(earlier[language], later[language]) for language in later if later[language]}
+    return {_ALL: paired_difference(*together), **gained}
 
 
 def _seconds(sampling_s: float, scoring_s: float, num_samples: int) -> dict[str, float]:
@@ -161,7 +179,7 @@ async def _score(pool: ScorerPool, problem: Problem, entry: JournalEntry, readin
     return reading.of(await pool.read(turn.prompt_ids, turn.completion_ids, tokens))
 
 
-def _outcomes(entries: Sequence[JournalEntry], scores: Sequence[float]) -> tuple[float, float, float, float]:
+def outcomes_of(entries: Sequence[JournalEntry], scores: Sequence[float]) -> tuple[float, float, float, float]:
     """(pass@1, random, reranked, oracle) of one problem. Equal scores are chosen among by a hash of the identity."""
     passed = [float(bool(entry.trajectory.passed)) for entry in entries]
     ties = [derive_seed("rerank-tie", str(entry.trajectory.id)) for entry in entries]
@@ -170,7 +188,7 @@ def _outcomes(entries: Sequence[JournalEntry], scores: Sequence[float]) -> tuple
     return sum(passed) / len(passed), passed[drawn], passed[best], max(passed)
 
 
-def _figures(outcomes: Sequence[Sequence[float]]) -> dict[str, Any]:
+def figures_of(outcomes: Sequence[Sequence[float]]) -> dict[str, Any]:
     names = ("pass_at_1", "random", "reranked", "oracle")
     estimates = [mean_over_problems([row[place] for row in outcomes]) for place in range(len(names))]
     gain = mean_over_problems([row[2] - row[0] for row in outcomes])

@@ -18,6 +18,7 @@ from cluster.run_folder import Finished, RunFolder, digest
 from cluster.stage_config import (
     CollectStage,
     DiscriminatorStage,
+    DPOStage,
     EvaluateStage,
     LineLabelsStage,
     MineStage,
@@ -29,6 +30,7 @@ from cluster.stage_config import (
 )
 from cluster.stages.collect import collect
 from cluster.stages.discriminator import fit_discriminator
+from cluster.stages.dpo import prefer
 from cluster.stages.evaluate import evaluate
 from cluster.stages.line_labels import label_lines
 from cluster.stages.mine import mine
@@ -75,6 +77,8 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
             figures = await collect(context, stage, folder, lineage)
         case RewardModelStage():
             figures = await fit_reward_model(context, stage, folder)
+        case DPOStage():
+            figures = await prefer(context, stage, folder)
         case LineLabelsStage():
             figures = await label_lines(context, stage, folder, lineage)
         case ProcessRewardModelStage():

@@ -42,7 +42,7 @@ def test_an_ill_typed_field_is_named_with_its_value(tmp_path: Path) -> None:
 
 def test_a_stage_may_only_name_earlier_stages(tmp_path: Path) -> None:
     stages = [{"kind": "evaluate", "name": "e", "model": "stage:later", "problems": [{"spec": "humaneval:x"}]}]
-    with pytest.raises(ConfigError, match=r"stages\.e\.model: 'later' is no earlier stage of kind ppo or sft"):
+    with pytest.raises(ConfigError, match=r"stages\.e\.model: 'later' is no earlier stage of kind dpo or ppo or sft"):
         load_recipe(write(tmp_path, stages=stages))
 
 

@@ -4,10 +4,20 @@ from pathlib import Path
 
 import pytest
 
+from actors.rewards import RewardModelTermConfig
 from cluster import inputs
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs, check_leakage
-from cluster.stage_config import EvaluateStage, PPOStage, ProblemSource
+from cluster.inputs import check_inputs, check_leakage, check_tokenizers
+from cluster.stage_config import (
+    CollectStage,
+    DPOStage,
+    EvaluateStage,
+    MineStage,
+    PPOStage,
+    ProblemSource,
+    RewardModelStage,
+)
+from problems.tokenizer import save_tokenizer, train_tokenizer
 
 TRAIN = (ProblemSource(spec="synthetic:split=train,count=3,depth=1-2,seed=1"),)
 TEST = (ProblemSource(spec="synthetic:split=test,count=3,depth=2,seed=1"),)
@@ -18,6 +28,28 @@ def test_the_test_split_may_be_evaluated_and_not_trained_on() -> None:
     check_inputs([PPOStage(name="p", policy="stage:a", problems=TRAIN)])
     with pytest.raises(ConfigError, match=r"stages\.p\.problems: .* may not be trained on \(use train, split test\)"):
         check_inputs([PPOStage(name="p", policy="stage:a", problems=TEST)])
+
+
+def test_a_set_of_several_splits_is_trained_on_by_one_and_evaluated_on_by_another(tmp_path: Path) -> None:
+    path = tmp_path / "mbpp.jsonl"
+    rows = [
+        {"task_id": i, "text": f"task {i}", "code": f"def f{i}(): return 1", "test_list": [f"assert f{i}() == 1"]}
+        for i in (20, 700, 701)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    train, test, none = (
+        (ProblemSource.model_validate({"spec": f"mbpp:{path}", "split": split}),)
+        for split in ("train", "test", "validation")
+    )
+    assert [problem.id for problem in inputs.problems_of(train)] == ["Mbpp/700", "Mbpp/701"]
+    stages = [
+        PPOStage(name="p", policy="stage:a", problems=train),
+        EvaluateStage(name="e", model="stage:p", problems=test),
+    ]
+    check_inputs(stages)
+    assert (check_leakage(stages).num_train, check_leakage(stages).num_evaluate) == (2, 1)
+    with pytest.raises(ConfigError, match=r"none of 3 is of split 'validation'"):
+        check_inputs([EvaluateStage(name="e", model="stage:p", problems=none)])
 
 
 def test_what_a_licence_keeps_for_evaluation_may_not_be_trained_on(tmp_path: Path) -> None:
@@ -65,3 +97,52 @@ def test_a_prompt_under_another_id_is_a_leak_too(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(inputs, "problems_of", lambda sources: sets[sources[0].spec])
     with pytest.raises(ConfigError, match=r"1 ids or prompts in both"):
         check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TEST)))
+
+
+def test_a_reward_model_that_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
+    absent = str(tmp_path)
+    learned = PPOStage(
+        name="p", policy="stage:a", problems=TRAIN, rewards=(RewardModelTermConfig(model=absent),), execute_share=0.1
+    )
+    mining = MineStage(name="m", model="stage:a", reward_model=absent, problems=TRAIN)
+    retrained = RewardModelStage(name="r", base="stage:a", pairs=("stage:c",), earlier=absent)
+    for stage in (learned, mining, retrained):
+        with pytest.raises(ConfigError, match=r"has no config\.json"):
+            check_inputs([stage])
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> tuple[str, str]:
+    """Two folders with a tokenizer each; they read ids differently."""
+    folders = []
+    for name, text in (("a", "return x + 1"), ("b", "while True: break")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "config.json").write_text('{"model_type": "qwen2"}')
+        save_tokenizer(train_tokenizer([text] * 20, 300), folder, max_tokens=64)
+        folders.append(str(folder))
+    return folders[0], folders[1]
+
+
+def test_a_model_that_reads_another_tokenizer_s_ids_is_named_before_anything_starts(models: tuple[str, str]) -> None:
+    a, b = models
+    learned = (RewardModelTermConfig(model=b),)
+    collect = CollectStage(name="c", model=a, problems=TRAIN)
+    elsewhere = CollectStage(name="d", model=b, problems=TRAIN)
+    tuned = PPOStage(name="t", policy=a, problems=TRAIN)
+    wrong = {
+        "rewards": [PPOStage(name="p", policy=a, problems=TRAIN, rewards=learned, execute_share=0.0)],
+        "critic_from": [PPOStage(name="p", policy=a, problems=TRAIN, critic_from=b)],
+        "rerank": [tuned, EvaluateStage(name="e", model="stage:t", problems=TEST, rerank=b)],
+        "reward_model": [MineStage(name="m", model=a, reward_model=b, problems=TRAIN)],
+        "positives": [elsewhere, MineStage(name="m", model=a, reward_model=a, problems=TRAIN, positives="stage:d")],
+        "base": [collect, RewardModelStage(name="r", base=b, pairs=("stage:c",))],
+        "policy": [collect, DPOStage(name="o", policy=b, pairs=("stage:c",))],
+    }
+    for field, stages_ in wrong.items():
+        with pytest.raises(ConfigError, match=rf"\.{field}: .* has another tokenizer than"):
+            check_tokenizers(stages_)
+    # Its own, or one that an earlier stage of the run will have inherited.
+    check_tokenizers([collect, RewardModelStage(name="r", base=a, pairs=("stage:c",))])
+    ranker = RewardModelStage(name="r", base="stage:t", pairs=("stage:c",))
+    check_tokenizers([tuned, collect, ranker, EvaluateStage(name="e", model=a, problems=TEST, rerank="stage:r")])

@@ -22,8 +22,9 @@ from cluster.rollout import Group
 from cluster.run_folder import StageFolder
 from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
-from cluster.stages.ppo import as_trained
-from learner.filter_config import BestOfN, BestWorst, KeepAll
+from cluster.stages.ppo import _watches, as_trained
+from learner.config import PPOConfig
+from learner.filter_config import BestOfN, BestWorst, KeepAll, RandomK
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import CompletionStyle, Problem
@@ -181,3 +182,25 @@ def test_one_answer_has_nothing_to_be_normalised_by(sizes, says) -> None:
     term = RewardModelTermConfig(model="stage:rm", normalise="within_prompt")
     with pytest.raises(ValueError, match=says):
         stage(rewards=(term,), **sizes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"samples_per_prompt": 1, "learner": PPOConfig(filter=BestWorst())}, "is 1, and filter 'bw'"),
+        ({"samples_per_prompt": 4, "learner": PPOConfig(filter=RandomK(k=5))}, "from at least 5"),
+        ({"samples_per_prompt": 1, "choose_filter": FilterChoiceConfig()}, "is 1, and filter 'bon'"),
+    ],
+)  # fmt: skip
+def test_a_group_that_is_too_small_for_its_filter_is_refused_with_the_recipe(fields, says) -> None:
+    with pytest.raises(ValueError, match=says):
+        stage(rewards=(RewardModelTermConfig(model="stage:rm"),), **fields)
+
+
+def test_every_filter_is_measured_during_training_whether_or_not_one_was_chosen() -> None:
+    learned = stage(rewards=(RewardModelTermConfig(model="stage:rm"),), execute_share=0.2)
+    (watch,) = _watches(learned)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        figures = watch.step([group(*((float(x), bool(x > 0)) for x in rng.normal(size=5))) for _ in range(20)])
+    assert {f"reward_model/r_squared_{kind}" for kind in ("none", "bon", "br", "bw")} <= figures.keys()

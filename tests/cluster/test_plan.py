@@ -19,8 +19,8 @@ from cluster.memory import ModelShape, activations, generator, kv_bytes_per_toke
 from cluster.placement import Bundle, Node, bundles_of, place, shortfall
 from cluster.plan import make_plan, print_plan
 from cluster.recipe import load_recipe
-from cluster.stage_config import PPOStage
-from learner.config import PPOConfig
+from cluster.stage_config import CollectStage, PPOStage, RewardModelStage, SFTStage
+from learner.config import GAE, PPOConfig
 from learner.model_config import ComputeConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
@@ -62,7 +62,7 @@ def test_geometry_by_hand_under_best_worst() -> None:
         ({"kind": "none"}, 24, 24),
         ({"kind": "bon"}, 4, 4),
         ({"kind": "br"}, 8, 8),
-        ({"kind": "random_k", "k": 9}, 24, 24),
+        ({"kind": "random_k", "k": 5}, 20, 20),
         ({"kind": "pow", "count": 3}, 12, 12),
         ({"kind": "threshold"}, 0, 24),
     ],
@@ -129,7 +129,7 @@ VOCAB = 8192
 _CHILD = """
 import json, sys, threading, time
 import numpy as np, psutil, torch
-from learner.config import PPOConfig
+from learner.config import GAE, PPOConfig
 from learner.model_config import NewModelConfig
 from learner.models import new_causal_lm
 from learner.ppo import PPOLearner
@@ -309,3 +309,38 @@ def test_a_stage_that_scores_with_a_model_reserves_its_scorers() -> None:
     scorers = [bundle for bundle in bundles_of(config) if bundle.who.startswith("scorer")]
     assert [bundle.resources for bundle in scorers] == [{"CPU": 1.0}] * 2
     assert not any(b.who.startswith("scorer") for b in bundles_of(load_recipe(RECIPES / "quickstart.yaml")))
+
+
+def test_the_paper_s_constants_stand_in_pf_ppo_s_own_recipe() -> None:
+    """arXiv 2409.06957, as far as the paper says."""
+    stages = {stage.name: stage for stage in load_recipe(RECIPES / "pf_ppo_7b.yaml").stages}
+    base, answers, reward, ppo = (stages[name] for name in ("base", "answers", "reward", "ppo"))
+    assert isinstance(base, SFTStage)
+    assert isinstance(reward, RewardModelStage)
+    assert isinstance(ppo, PPOStage)
+    assert base.train.optimizer.learning_rate == reward.train.optimizer.learning_rate == 1e-5
+    assert isinstance(answers, CollectStage)
+    assert (answers.samples, answers.pairs.rule, reward.train.epochs) == (5, "right_wrong", 1)
+    learner, critic = ppo.learner, ppo.learner.advantage
+    assert isinstance(critic, GAE)
+    assert (ppo.samples_per_prompt, ppo.sampling.temperature) == (5, 1.0)
+    assert (learner.optimizer.learning_rate, critic.critic.optimizer.learning_rate) == (5e-7, 9e-6)
+    assert (learner.clip_low, learner.clip_high, critic.critic.value_clip) == (0.2, 0.2, 0.2)
+    assert (critic.gamma, critic.lam, learner.kl.coefficient) == (1.0, 0.95, 0.01)
+    assert learner.reward_normalisation != "none"
+    assert learner.whiten_advantages
+    assert ppo.choose_filter is not None
+    assert (ppo.choose_filter.samples, ppo.choose_filter.num_bins) == (10, 20)
+    assert [rule.kind for rule in ppo.choose_filter.candidates] == ["none", "bon", "br", "bw"]
+    assert critic.critic.train_on == "kept"  # the policy and the critic pass two of five
+
+
+@pytest.mark.parametrize("name", ["pf_ppo_7b.yaml", "reranker_13b.yaml"])
+def test_the_papers_own_recipes_can_be_planned_where_their_models_and_data_are_not(name, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    plan = make_plan(load_recipe(RECIPES / name))
+    text = " ".join(plan.missing)
+    assert "deepseek-ai/deepseek-coder-6.7b-instruct" in text
+    assert "mbpp" in text
+    assert plan.warnings == []
+    assert {"trainer-7", "generator-3", "executor-7", "scorer-0"} <= {placed.bundle.who for placed in plan.places}

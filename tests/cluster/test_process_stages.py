@@ -14,7 +14,7 @@ import pytest
 import cluster.stages.process_reward_model as stage_module
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest, GenerationResult
-from actors.scorer import Scorer, ScoringConfig, vocabulary_digest
+from actors.scorer import Scorer, ScoringConfig
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.generator_pool import Generated
@@ -32,6 +32,7 @@ from learner.scalar_head import reads_of
 from learner.trajectory import FinishReason, Turn, VersionSpan
 from problems.identity import WeightsVersion
 from problems.prompting import PromptStyle
+from problems.tokenizer import vocabulary_digest
 from sandbox.verdict import CaseResult, Outcome, Verdict
 from tests.cluster.test_rollout import EOS, Bytes, Spans, token_bytes
 

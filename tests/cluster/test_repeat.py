@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import pytest
 
+from cluster.recipe import load_recipe
 from cluster.repeat import written_out
 
 LOOP = [
@@ -71,3 +74,17 @@ def test_a_model_from_the_middle_of_a_stage_is_that_round_s():
     loop = [*LOOP[:2], LOOP[2] | {"stages": [LOOP[2]["stages"][0], labels]}]
     by_name = {stage["name"]: stage for stage in written_out(loop)}
     assert by_name["labels.2"]["policies"] == ["stage:policy.2@5", "stage:policy.2"]
+
+
+def test_each_round_of_the_reranker_s_recipe_begins_with_the_supervised_model_again():
+    recipe = Path(__file__).resolve().parents[2] / "recipes" / "reranker_13b.yaml"
+    stages = {stage.name: stage for stage in load_recipe(recipe).stages}
+    generator = stages["answers"].model
+    for number, earlier in ((1, "stage:ranker"), (2, "stage:ranker.1")):
+        policy, mined, ranker = (stages[f"{name}.{number}"] for name in ("policy", "mined", "ranker"))
+        assert policy.policy == ranker.base == generator
+        assert {term.model for term in policy.rewards if term.kind == "reward_model"} == {earlier}
+        assert (mined.model, mined.reward_model) == (f"stage:policy.{number}", earlier)
+        assert ranker.earlier == earlier
+    assert stages["ranker.2"].pairs == ("stage:answers", "stage:mined.1", "stage:mined.2")
+    assert len({stages[name].held_out_share for name in ("ranker", "ranker.1", "ranker.2")}) == 1

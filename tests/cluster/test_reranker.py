@@ -12,8 +12,8 @@ import yaml
 from cluster.answers import read_answers, read_pairs, write_answers, write_pairs
 from cluster.errors import RunFolderError
 from cluster.journal import JournalEntry
-from cluster.stages.rerank import _figures, _outcomes
-from learner.preferences import make_pairs
+from cluster.stages.rerank import figures_of, gained_on, outcomes_of
+from learner.preferences import is_held_out, make_pairs
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 
@@ -62,28 +62,57 @@ def test_a_pair_of_an_answer_that_is_not_there_is_an_error(tmp_path: Path) -> No
 def test_the_choice_by_hand() -> None:
     entries = [entry(0, 0.0), entry(1, 1.0), entry(2, 1.0), entry(3, 0.0)]
     for scores, chosen in (([0.1, 0.7, 0.2, 0.3], 1.0), ([0.9, 0.7, 0.2, 0.3], 0.0)):
-        pass_at_1, _, reranked, oracle = _outcomes(entries, scores)
+        pass_at_1, _, reranked, oracle = outcomes_of(entries, scores)
         assert (pass_at_1, reranked, oracle) == (0.5, chosen, 1.0)
-    assert _outcomes(entries[:1], [float("-inf")])[2:] == (0.0, 0.0)
+    assert outcomes_of(entries[:1], [float("-inf")])[2:] == (0.0, 0.0)
 
 
 def test_equal_scores_choose_at_random_and_not_the_first() -> None:
-    chosen = [_outcomes([entry(i, float(i == 0), problem=f"p{n}") for i in range(4)], [0.0] * 4)[2] for n in range(400)]
+    chosen = [
+        outcomes_of([entry(i, float(i == 0), problem=f"p{n}") for i in range(4)], [0.0] * 4)[2] for n in range(400)
+    ]
     assert sum(chosen) / 400 == pytest.approx(0.25, abs=0.08)
 
 
 def test_figures_over_problems_by_hand() -> None:
     # (pass@1, random, reranked, oracle) of four problems
-    figures = _figures([(0.5, 1.0, 1.0, 1.0), (0.5, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0), (0.25, 0.0, 1.0, 1.0)])
+    figures = figures_of([(0.5, 1.0, 1.0, 1.0), (0.5, 0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 0.0), (0.25, 0.0, 1.0, 1.0)])
     assert figures["pass_at_1"]["mean"] == pytest.approx(0.3125)
     assert figures["reranked"]["mean"] == pytest.approx(0.5)
     assert figures["oracle"]["mean"] == pytest.approx(0.75)
     assert figures["gap_closed"] == pytest.approx((0.5 - 0.3125) / (0.75 - 0.3125))
 
 
+def test_the_choice_lies_between_chance_and_the_oracle_whose_share_it_has_if_it_knows() -> None:
+    rng = np.random.default_rng(1)
+    problems = [[entry(i, float(rng.random() < 0.3), problem=f"p{n}") for i in range(8)] for n in range(300)]
+    truth = [[float(bool(one.trajectory.passed)) for one in entries] for entries in problems]
+    noise = rng.normal(size=(300, 8))
+    by_noise = []
+    for scale in (0.0, 1.0, 1e9):
+        rows = [outcomes_of(e, list(np.array(t) + scale * n)) for e, t, n in zip(problems, truth, noise, strict=True)]
+        figures = figures_of(rows)
+        assert all(max(row[1], row[2]) <= row[3] for row in rows)  # of each problem, too
+        assert figures["pass_at_1"]["mean"] - 0.06 <= figures["reranked"]["mean"] <= figures["oracle"]["mean"]
+        by_noise.append(figures["gap_closed"])
+    assert by_noise[0] == pytest.approx(1.0)
+    assert 0.3 < by_noise[1] < 0.9
+    assert abs(by_noise[2]) < 0.1
+
+
+def test_two_rerankers_are_compared_over_the_same_problems_in_each_language() -> None:
+    earlier = {"python": {"a": 1.0, "b": 0.0}, "java": {"c": 0.0}}
+    later = {"python": {"a": 1.0, "b": 1.0}, "java": {"c": 1.0}}
+    gained = gained_on(earlier, later)
+    assert {language: estimate.mean for language, estimate in gained.items()} == pytest.approx(
+        {"all": 2 / 3, "python": 0.5, "java": 1.0}
+    )
+
+
 @pytest.mark.vllm
-@pytest.mark.timeout(900)
-def test_collect_learn_and_rerank(tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+def test_collect_learn_mine_and_rerank(tmp_path: Path) -> None:
+    """The whole loop, two rounds of it, and DPO on the same pairs."""
     recipe = {
         "name": "rank",
         "folder": str(tmp_path),
@@ -94,10 +123,36 @@ def test_collect_learn_and_rerank(tmp_path: Path) -> None:
                 "kind": "collect", "name": "answers", "model": "stage:base", "samples": 6,
                 "problems": [{"spec": "synthetic:split=train,count=40,depth=1,seed=21"}],
             },
-            {"kind": "reward_model", "name": "rm", "base": "stage:base", "pairs": ["stage:answers"]},
+            {"kind": "dpo", "name": "preferring", "policy": "stage:base", "pairs": ["stage:answers"]},
+            {
+                "kind": "reward_model", "name": "rm", "base": "stage:base", "pairs": ["stage:answers"],
+                "held_out_share": 0.2,
+            },
+            {
+                "kind": "repeat", "name": "rounds", "rounds": 2,
+                "stages": [
+                    {
+                        "kind": "ppo", "name": "policy", "policy": "stage:base",
+                        "problems": [{"spec": "synthetic:split=train,count=60,depth=1,seed=11"}],
+                        "prompts_per_step": 8, "samples_per_prompt": 4, "execute_share": 0.5,
+                        "rewards": [{"kind": "reward_model", "model": "stage:rm"}],
+                        "learner": {"num_steps": 2, "advantage": {"kind": "group"}},
+                    },
+                    {
+                        "kind": "mine", "name": "mined", "model": "stage:policy", "reward_model": "stage:rm",
+                        "problems": [{"spec": "synthetic:split=train,count=30,depth=1,seed=22"}],
+                        "samples": 6, "top_share": 0.6,
+                    },
+                    {
+                        "kind": "reward_model", "name": "rm", "base": "stage:base", "earlier": "stage:rm",
+                        "pairs": ["stage:answers", "stage:mined@rounds"], "held_out_share": 0.2,
+                    },
+                ],
+            },
             {
                 "kind": "evaluate", "name": "after", "model": "stage:base", "samples": 4, "greedy": False,
-                "problems": [{"spec": "synthetic:split=test,count=15,depth=2,seed=12"}], "rerank": "stage:rm",
+                "problems": [{"spec": "synthetic:split=test,count=15,depth=2,seed=12"}],
+                "rerank": "stage:rm", "rerank_earlier": "stage:rm.0",
             },
         ],
     }  # fmt: skip
@@ -106,20 +161,38 @@ def test_collect_learn_and_rerank(tmp_path: Path) -> None:
     done = subprocess.run([CRUCIBLE, "run", str(path)], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     stages = tmp_path / "rank" / "stages"
-    figures = {
-        name: json.loads((stages / name / "manifest.json").read_text())["figures"]
-        for name in ("answers", "rm", "after")
-    }
+    manifests = {path.parent.name: json.loads(path.read_text()) for path in stages.glob("*/manifest.json")}
+    figures = {name: manifest["figures"] for name, manifest in manifests.items()}
 
     answers = read_answers(stages / "answers")
     assert len(answers) == figures["answers"]["num_answers"] == 240 - figures["answers"]["num_dropped"]
     pairs = read_pairs(stages / "answers")
     assert all(pair.chosen.passed and not pair.rejected.passed for pair in pairs)
-    assert figures["rm"]["num_pairs"] + figures["rm"]["num_held_out_pairs"] == len(pairs)
+    for learned in ("rm", "preferring"):
+        assert figures[learned]["num_pairs"] + figures[learned]["num_held_out_pairs"] == len(pairs)
     assert (stages / "rm" / "model" / "scalar_head.json").is_file()
+    assert manifests["preferring"]["weights"] != manifests["base"]["weights"]
 
-    ranked = figures["after"]["rerank"]["all"]
+    # Each round's policy begins with the supervised model's weights, and ends with others.
+    for policy in ("policy.1", "policy.2"):
+        assert manifests[policy]["inputs"]["weights:stage:base"] == manifests["base"]["weights"]
+        assert manifests[policy]["weights"] != manifests["base"]["weights"]
+    # What was mined fails, and both rankers were judged on mined pairs of problems that neither has learned from.
+    for number in (1, 2):
+        mined = read_pairs(stages / f"mined.{number}")
+        assert all(pair.chosen.passed and not pair.rejected.passed for pair in mined)
+        for source, judged in figures[f"rm.{number}"]["sources"].items():
+            held_out = [p for p in read_pairs(stages / source) if is_held_out(p.chosen.problem_id, 0.2, 0)]
+            assert judged["num_pairs"] == len(held_out)
+            assert {"accuracy", "accuracy_before"} <= judged.keys()
+        assert "answers" in figures[f"rm.{number}"]["sources"]
+
+    ranked, earlier = (figures["after"][field]["all"] for field in ("rerank", "rerank_earlier"))
     assert ranked["pass_at_1"]["mean"] == pytest.approx(figures["after"]["sampled_pass_at_1"]["mean"])
-    assert ranked["reranked"]["mean"] <= ranked["oracle"]["mean"]
-    assert ranked["random"]["mean"] <= ranked["oracle"]["mean"]
+    assert ranked["oracle"] == earlier["oracle"]  # of the same samples
+    for choice in (ranked, earlier):
+        assert choice["reranked"]["mean"] <= choice["oracle"]["mean"]
+        assert choice["random"]["mean"] <= choice["oracle"]["mean"]
+    gained = ranked["reranked"]["mean"] - earlier["reranked"]["mean"]
+    assert ranked["reranked_minus_earlier"]["mean"] == pytest.approx(gained)
     assert figures["after"]["rerank"]["python"] == ranked  # one language: its figures are those of all

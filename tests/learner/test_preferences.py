@@ -1,6 +1,6 @@
 import pytest
 
-from learner.preferences import PreferencePair, ScoredAnswer, is_held_out, make_pairs
+from learner.preferences import PreferencePair, ScoredAnswer, is_held_out, make_pairs, one_sided
 
 
 def answer(problem, name, score, completion=None):
@@ -57,3 +57,8 @@ def test_what_is_held_out_depends_on_id_and_seed_alone():
     assert len(held) / 4000 == pytest.approx(0.25, abs=0.03)
     assert held != {name for name in ids if is_held_out(name, 0.25, 2)}
     assert held >= {name for name in ids if is_held_out(name, 0.1, 1)}
+
+
+def test_problems_without_a_right_or_without_a_wrong_answer_are_counted():
+    answers = [*FOUR, answer("q", "a", 1.0), answer("r", "a", 0.5), answer("r", "b", 0.0)]
+    assert one_sided(answers) == (1, 1)

@@ -1,0 +1,108 @@
+"""What stages that learn from pairs of answers have in common: the pairs, split by problem, and a trainer to watch."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from cluster.answers import read_pairs
+from cluster.calls import within
+from cluster.context import RunContext
+from cluster.errors import ConfigError
+from cluster.session import start_actor
+from cluster.stage_config import STAGE_PREFIX, CollectStage, DPOStage, MineStage, RewardModelStage
+from learner.preferences import PreferencePair, is_held_out
+from problems.tokenizer import vocabulary_digest
+
+TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this only bounds a lost actor
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class SplitPairs:
+    """Pairs of a stage; one problem's lie all on one side.
+
+    Attributes:
+        train: of all sources.
+        held_out: by source, to judge a model by.
+    """
+
+    train: list[PreferencePair]
+    held_out: dict[str, list[PreferencePair]]
+
+    @property
+    def judged(self) -> list[PreferencePair]:
+        """The held-out pairs of all sources."""
+        return [pair for pairs in self.held_out.values() for pair in pairs]
+
+
+def split_pairs(context: RunContext, stage: RewardModelStage | DPOStage, model: str) -> SplitPairs:
+    """The pairs that ``stage`` names; ``model`` is what learns from them.
+
+    Raises ConfigError: too few on one side, or answers in another tokenizer's ids than the model's.
+    """
+    train: list[PreferencePair] = []
+    held_out: dict[str, list[PreferencePair]] = {}
+    for reference in stage.pairs:
+        source = reference.removeprefix(STAGE_PREFIX)
+        _reads_the_same_ids(context, stage, source, model)
+        pairs = read_pairs(context.folder.stage(source).root)
+        held_out[source] = [pair for pair in pairs if _is_held_out(stage, pair)]
+        train += [pair for pair in pairs if not _is_held_out(stage, pair)]
+    split = SplitPairs(train, held_out)
+    if not train or not split.judged:
+        raise ConfigError(
+            f"stages.{stage.name}: {len(train)} pairs to learn from and {len(split.judged)} to judge the model by are "
+            "too few; collect more, or change held_out_share"
+        )
+    return split
+
+
+def _is_held_out(stage: RewardModelStage | DPOStage, pair: PreferencePair) -> bool:
+    return is_held_out(pair.chosen.problem_id, stage.held_out_share, stage.held_out_seed)
+
+
+def _reads_the_same_ids(context: RunContext, stage: RewardModelStage | DPOStage, source: str, model: str) -> None:
+    writer = next(one for one in context.config.stages if one.name == source)
+    assert isinstance(writer, CollectStage | MineStage), "the recipe's own check lets no other stage make pairs"
+    wrote, reads = (
+        vocabulary_digest(context.tokenizer(context.model_path(one)).tokenizer) for one in (writer.model, model)
+    )
+    if wrote != reads:
+        raise ConfigError(
+            f"stages.{stage.name}: {model!r} has another tokenizer than {writer.model!r}, which wrote the answers of "
+            f"stages.{source}"
+        )
+
+
+def start_trainer(kind: type, settings: Any, threads: int) -> Any:
+    """An actor with ``train`` and ``progress``, which answer beside each other."""
+    return start_actor(
+        kind,
+        settings,
+        threads,
+        num_cpus=1,
+        max_concurrency=2,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+    )
+
+
+async def watch_training(context: RunContext, stage: str, trainer: Any, who: str, prefix: str) -> None:
+    """Consumes the trainer's progress, its health check too; waits between polls; ends when it is cancelled."""
+    last_step = 0
+    while True:
+        await asyncio.sleep(_POLL_S)
+        timeout_s = context.config.supervision.health_timeout_s
+        progress = await within(trainer.progress.remote(), timeout_s, who, "answer its health check")
+        if progress is None or progress.step == last_step:
+            continue
+        last_step = progress.step
+        figures = {
+            f"{prefix}/loss": progress.loss,
+            f"{prefix}/grad_norm": progress.grad_norm,
+            f"{prefix}/learning_rate": progress.learning_rate,
+        }
+        context.metrics.log(stage, progress.step, figures)
+        context.panel.figures({"loss": f"{progress.loss:.3f}"})
+        context.panel.progress(stage, progress.step / progress.num_steps, f"step {progress.step}")
