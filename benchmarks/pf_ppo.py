@@ -1,12 +1,16 @@
 """PF-PPO (arXiv 2409.06957) with a learned reward as the only one: filters, baselines, and the control "2 random of 5".
 
-python -m benchmarks.pf_ppo            runs the arms that are missing (each 2 to 4 minutes on 2 cores)
+python -m benchmarks.pf_ppo            runs the arms that are missing (each 2 to 4 minutes on 2 quiet cores)
 python -m benchmarks.pf_ppo --list     says which stand
 
-Of one seed all arms share the fine-tuned model and its reward model, the order of the problems, and the number of
-optimizer steps: a step's batch is cut in two, whatever the filter leaves of it. All but ``ppo_s_steps`` generate the
-same number of samples: five answers to each of 48 prompts a step; ``ppo_s_samples`` (one answer, the paper's PPO-S)
-takes five times as many prompts instead, ``ppo_s_steps`` as many prompts and so a fifth of the samples.
+One run a seed, an arm after the other, so that all share the fine-tuned model, its answers, the reward model, the order
+of the problems, and engines that are warm. Stopped (``crucible stop``), the same command goes on where it was.
+
+Of one seed all arms take the same number of optimizer steps: a step's batch is cut in two, whatever the filter leaves
+of it. All generate the same number of samples, five answers to each of 48 prompts a step, but for ``ppo_s_steps``;
+``ppo_s_samples`` (one answer, the paper's PPO-S) takes five times as many prompts instead, ``ppo_s_steps`` as many
+prompts and so a fifth of the samples. ``raft`` fine-tunes on the best of five, ``dpo`` on the pairs that the reward
+model learned from, and samples nothing. Nothing but the reward model pays; a fifth of the answers is executed, to look.
 """
 
 from __future__ import annotations
@@ -28,18 +32,26 @@ from problems.problem import CompletionStyle, Problem
 
 EXPERIMENT = "pf_ppo"
 SEEDS = (1, 2, 3)
-_PROMPTS, _SAMPLES = 48, 5
-_KEPT = {"ppo_m": 5, "bon": 1, "br": 2, "bw": 2, "random_2": 2}
+_PROMPTS, _SAMPLES, _STEPS = 48, 5, 16
+_WARMUP = {"warmup_rollouts": 480, "warmup_steps": 40}
+_KEPT = {"ppo_m": 5, "bon": 1, "br": 2, "bw": 2, "random_2": 2, "raft": 1}
 _FILTERS: dict[str, dict[str, Any]] = {
-    "ppo_m": {"kind": "none"},
-    "bon": {"kind": "bon"},
     "br": {"kind": "br"},
     "bw": {"kind": "bw"},
     "random_2": {"kind": "random_k", "k": 2},
+    "ppo_m": {"kind": "none"},
+    "bon": {"kind": "bon"},
+}
+_RAFT = {
+    "filter": {"kind": "bon"},
+    "policy_loss": "likelihood",
+    "advantage": {"kind": "group", "baseline": "none"},
+    "kl": {"coefficient": 0.0},
 }
 _RULES = (KeepAll(), BestOfN(), BestRandom(), BestWorst(), RandomK(k=2))
 _MINIBATCHES = 2
-METHODS = ("sft", "ppo_s_samples", "ppo_s_steps", *_FILTERS)
+_SHARED = ("base", "before", "answers", "reward")
+METHODS = ("sft", *_FILTERS, "ppo_s_samples", "ppo_s_steps", "raft", "dpo")
 
 
 def main() -> None:
@@ -50,69 +62,78 @@ def main() -> None:
 
 
 def run_arm(method: str, seed: int) -> dict[str, Any]:
-    """Runs one arm from the seed's shared models, which are made first where they are missing."""
-    shared, cost = shared_run(seed)
-    figures: dict[str, Any] = {"method": method, "seed": seed}
-    if method == "sft":
-        return figures | cost | _sft_figures(shared)
-    name = f"{EXPERIMENT}-{method}-{seed}"
-    cost = run_recipe(recipe_file(arm_recipe(method, seed, shared), name), name, RUNS)
-    return figures | cost | gather(RUNS / name)
+    """An arm's figures; goes on with the seed's run until they are there, which is to its end."""
+    name = f"{EXPERIMENT}-{seed}"
+    run = RUNS / name
+    last = "reward" if method == "sft" else f"after-{method}"
+    if last not in manifests(run):
+        run_recipe(recipe_file(recipe(seed), name), name, RUNS)
+    figures = _sft_figures(run) if method == "sft" else gather(run, method)
+    return {"method": method, "seed": seed, **figures, "wall_s": sum(figures["stage_seconds"].values())}
 
 
-def shared_run(seed: int) -> tuple[Path, dict[str, float]]:
-    """The recipe's stages before PPO: (folder of the run, what it cost if it was run now)."""
+def recipe(seed: int) -> dict[str, Any]:
+    """The recipe's stages before PPO, then each method's training and evaluation."""
     common, stages = load_stages("pf_ppo.yaml")
-    name = f"{EXPERIMENT}-shared-{seed}"
-    kept = [stages[stage] for stage in ("base", "before", "answers", "reward")]
+    kept = [stages[stage] for stage in _SHARED]
     kept[0] = kept[0] | {"train": kept[0]["train"] | {"seed": seed}}
-    cost = run_recipe(recipe_file(common | {"seed": seed, "stages": kept}, name), name, RUNS)
-    return RUNS / name, cost
+    looked_at = {"greedy": False, "problems": [{"spec": "synthetic:split=test,count=300,depth=2-3,seed=12"}]}
+    kept[1] = kept[1] | looked_at
+    for method in METHODS[1:]:
+        after = stages["after"] | looked_at | {"name": f"after-{method}", "model": f"stage:{method}"}
+        kept += [_training(method, seed, stages["ppo"]), after]
+    common["generators"]["count"] = 1  # the least work in all: arms run beside other work
+    return common | {"seed": seed, "stages": kept}
 
 
-def arm_recipe(method: str, seed: int, shared: Path) -> dict[str, Any]:
-    """PPO with the method's selection, and its evaluation."""
-    common, stages = load_stages("pf_ppo.yaml")
-    ppo, after = dict(stages["ppo"]), dict(stages["after"])
-    ppo.pop("choose_filter")
-    prompts, samples, kept = _PROMPTS, _SAMPLES, _KEPT.get(method, 1)
+def _training(method: str, seed: int, ppo: dict[str, Any]) -> dict[str, Any]:
+    if method == "dpo":
+        pairs = {"policy": "stage:base", "pairs": ["stage:answers"], "train": {"epochs": 2, "seed": seed}}
+        return {"kind": "dpo", "name": method} | pairs
+    prompts, samples = _PROMPTS, _SAMPLES
     if method in ("ppo_s_samples", "ppo_s_steps"):
         samples, prompts = 1, _PROMPTS * (_SAMPLES if method == "ppo_s_samples" else 1)
-    model = str(shared / "stages" / "reward" / "model")
-    ppo |= {
-        "policy": str(shared / "stages" / "base" / "model"),
+    advantage = ppo["learner"]["advantage"]
+    batch = {
+        "seed": seed,
+        "num_steps": _STEPS,
+        "minibatch_trajectories": prompts * _KEPT.get(method, 1) // _MINIBATCHES,
+        "advantage": advantage | {"critic": advantage["critic"] | _WARMUP},
+    }
+    selection = _RAFT if method == "raft" else {"filter": _FILTERS.get(method, {"kind": "none"})}
+    changed = {
+        "name": method,
         "prompts_per_step": prompts,
         "samples_per_prompt": samples,
-        "rewards": [term | {"model": model} if "model" in term else term for term in ppo["rewards"]],
-        "execute_share": 1.0 if samples == 1 else 0.5,  # only to be looked at: the reward is the model's alone
-        "learner": ppo["learner"]
-        | {
-            "seed": seed,
-            "filter": _FILTERS.get(method, {"kind": "none"}),
-            "minibatch_trajectories": prompts * kept // _MINIBATCHES,
-        },
+        "execute_share": 1.0 if method == "ppo_s_steps" else 0.2,
+        "learner": ppo["learner"] | batch | selection,
     }
-    after.pop("compare_with")
-    return common | {"seed": seed, "stages": [ppo, after]}
+    without = {"choose_filter"} | ({"critic_from"} if method == "raft" else set())
+    return {key: value for key, value in ppo.items() if key not in without} | changed
 
 
-def gather(run: Path) -> dict[str, Any]:
+def gather(run: Path, method: str) -> dict[str, Any]:
     """Figures of a finished arm, from its files."""
-    steps, stages = logged(run, "ppo"), manifests(run)
+    steps, stages = logged(run, method), manifests(run)
+    after = f"after-{method}"
+    figures: dict[str, Any] = {
+        "after": stages[after]["figures"]["sampled_pass_at_1"],
+        "rates": _rates(run / "stages" / after),
+        "stage_seconds": {name: stages[name]["seconds"] for name in (method, after)},
+    }
+    if method == "dpo":
+        return figures | {"pairs": stages[method]["figures"]}
     curve = [step["rollout/pass_rate"] for step in steps]
-    return {
-        "after": stages["after"]["figures"]["sampled_pass_at_1"],
-        "after_greedy": stages["after"]["figures"]["greedy_pass_at_1"],
-        "rates": _rates(run / "stages" / "after"),
+    return figures | {
         "peak": peak(curve),
         "pass_rate_curve": [round(value, 4) for value in curve],
         "score_curve": [round(step["rollout/reward"], 4) for step in steps],
-        "kl_curve": [round(step["policy/kl_reference"], 5) for step in steps],
+        "kl_curve": [round(step["policy/kl_reference"], 5) for step in steps if "policy/kl_reference" in step],
         "alarms": sum(step.get("alarm/reward_hacking", 0.0) for step in steps),
         "tokens_given": sum(step["learner/tokens_given"] for step in steps),
         "tokens_policy": sum(step["learner/tokens_policy"] for step in steps),
-        "stage_seconds": {name: manifest["seconds"] for name, manifest in stages.items()},
-        "r_squared": r_squared_by_part(run / "stages" / "ppo" / "trajectories"),
+        "learner_cpu_s": round(sum(step["time/train_cpu_s"] for step in steps), 1),
+        "r_squared": r_squared_by_part(run / "stages" / method / "trajectories"),
     }
 
 
@@ -150,14 +171,14 @@ def _rates(evaluation: Path) -> dict[str, float]:
     return {problem: rate for problem, rate in rates.items() if rate}
 
 
-def _sft_figures(shared: Path) -> dict[str, Any]:
-    stages = manifests(shared)
+def _sft_figures(run: Path) -> dict[str, Any]:
+    stages = manifests(run)
     return {
         "after": stages["before"]["figures"]["sampled_pass_at_1"],
-        "after_greedy": stages["before"]["figures"]["greedy_pass_at_1"],
-        "rates": _rates(shared / "stages" / "before"),
+        "rates": _rates(run / "stages" / "before"),
+        "answers": stages["answers"]["figures"],
         "reward_model": stages["reward"]["figures"],
-        "stage_seconds": {name: manifest["seconds"] for name, manifest in stages.items()},
+        "stage_seconds": {name: stages[name]["seconds"] for name in _SHARED},
     }
 
 

@@ -1,25 +1,33 @@
 """RewardRanker (arXiv 2504.09643): no iteration, hard negatives only, self-training; on the same answers of two models.
 
-python -m benchmarks.reranker            runs the arms (seeds) that are missing, about 15 minutes each on 2 cores
+python -m benchmarks.reranker            runs the arms (seeds) that are missing, about 10 minutes each on 2 quiet cores
 python -m benchmarks.reranker --list     says which stand
 
-One run a seed: the recipe's first round, then both ways to retrain the first ranker, and each of the three rankers
-chooses among eight answers of the supervised model and of the policy that was trained against the first ranker. Both
-models' answers are the same for every ranker: their seeds derive from the problem and the stage's name, so one
-evaluation of each ranker samples under the same name in a run of its own.
+One run a seed: the recipe's first round in Python, then both ways to retrain the first ranker. Each of three chooses
+among the same eight answers, of the supervised model and of the policy that was trained against the first one, to
+problems that nothing has learned from; they are scored here, from the journal. Stopped (``crucible stop``), the same
+command goes on where it was.
 """
 
 from __future__ import annotations
 
 import functools
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from actors.scorer import Scorer, ScoringConfig
 from benchmarks.experiment import RUNS, load_stages, manifests, recipe_file, run_missing, run_recipe
+from cluster.journal import JournalEntry, read_journal
+from cluster.stages.rerank import figures_of, outcomes_of
+from cluster.statistics import paired_difference
+from learner.model_config import ComputeConfig
 
 EXPERIMENT = "reranker"
 SEEDS = (1, 2, 3)
 SETTINGS = {"no_iteration": "ranker", "hard_negatives": "ranker-hard", "self_training": "ranker-self"}
-MODELS = {"base": "base", "policy": "policy"}
+MODELS = {"base": "base-model", "policy": "deceiver"}
+"""Whose answers are chosen among: the evaluation that sampled them."""
 
 
 def main() -> None:
@@ -29,29 +37,13 @@ def main() -> None:
 def run_arm(seed: int) -> dict[str, Any]:
     """Trains the models of one seed, then lets each ranker choose."""
     name = f"{EXPERIMENT}-{seed}"
-    training, evaluation = recipes(seed)
-    cost = run_recipe(recipe_file(training, name), name, RUNS)
-    trained = RUNS / name
-    figures: dict[str, Any] = {"seed": seed, "rerank": {}}
-    for setting, ranker in SETTINGS.items():
-        stages = [
-            evaluation
-            | {
-                "name": model,
-                "model": str(trained / "stages" / stage / "model"),
-                "rerank": str(trained / "stages" / ranker / "model"),
-            }
-            for model, stage in MODELS.items()
-        ]
-        # One run name for all settings: samples are seeded by run, stage and problem, and must not differ.
-        folder = RUNS / f"{name}-{setting}"
-        common, _ = load_stages("reranker.yaml")
-        path = recipe_file(common | {"seed": seed, "stages": stages}, f"{name}-{setting}")
-        run_recipe(path, f"{name}-evaluation", folder)
-        chosen = manifests(folder / f"{name}-evaluation")
-        figures["rerank"][setting] = {model: chosen[model]["figures"]["rerank"]["all"] for model in MODELS}
-    done = manifests(trained)
-    return figures | cost | {
+    run = RUNS / name
+    if list(MODELS.values())[-1] not in manifests(run):
+        run_recipe(recipe_file(recipe(seed), name), name, RUNS)
+    done = manifests(run)
+    return {
+        "seed": seed,
+        "rerank": {model: _choices(run, evaluation) for model, evaluation in MODELS.items()},
         "mined": {stage: done[stage]["figures"] for stage in ("mined-self", "mined-hard")},
         "rankers": {stage: done[stage]["figures"] for stage in SETTINGS.values()},
         "weights": {
@@ -59,23 +51,59 @@ def run_arm(seed: int) -> dict[str, Any]:
             "policy_began_with": done["policy"]["inputs"]["weights:stage:base"],
         },
         "stage_seconds": {stage: manifest["seconds"] for stage, manifest in done.items()},
-    }  # fmt: skip
+        "wall_s": sum(manifest["seconds"] for manifest in done.values()),
+    }
 
 
-def recipes(seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(the run that trains, the stage that each evaluation is made from)."""
+def recipe(seed: int) -> dict[str, Any]:
+    """The recipe's first round, with another ranker retrained beside it, and the evaluations."""
     common, stages = load_stages("reranker.yaml")
     round_1 = {stage["name"]: stage for stage in stages["rounds"]["stages"]}
     base = stages["base"] | {"train": stages["base"]["train"] | {"seed": seed}}
     policy = round_1["policy"] | {"learner": round_1["policy"]["learner"] | {"seed": seed}}
     mined, ranker = round_1["mined"], round_1["ranker"]
-    training = [base, stages["answers"], stages["ranker"], policy]
+    kept = [base, stages["answers"], stages["ranker"], policy]
     for way, positives in (("self", None), ("hard", "stage:answers")):
-        training += [
+        kept += [
             mined | {"name": f"mined-{way}", "positives": positives},
             ranker | {"name": f"ranker-{way}", "pairs": ["stage:answers", f"stage:mined-{way}"]},
         ]
-    return common | {"seed": seed, "stages": training}, stages["after"] | {"compare_with": None}
+    rankers = {"rerank": "stage:ranker-self", "rerank_earlier": "stage:ranker"}
+    kept += [stages[evaluation] | rankers for evaluation in MODELS.values()]
+    common["generators"]["count"] = 1  # the least work in all: arms run beside other work
+    return common | {"seed": seed, "stages": [_in_python(stage) for stage in kept]}
+
+
+def _in_python(stage: dict[str, Any]) -> dict[str, Any]:
+    if "problems" not in stage:
+        return stage
+    return stage | {"problems": [source for source in stage["problems"] if "language=" not in source["spec"]]}
+
+
+def _choices(run: Path, evaluation: str) -> dict[str, Any]:
+    """Setting -> what its ranker's choice among an evaluation's answers is worth, and its gain on the first one's."""
+    problems: dict[str, list[JournalEntry]] = {}
+    for path in sorted((run / "stages" / evaluation / "trajectories" / evaluation).glob("*.parquet")):
+        for entry in read_journal(path):
+            if entry.trajectory.passed is not None and len(entry.trajectory.turns[-1].completion_ids):
+                problems.setdefault(entry.trajectory.id.problem_id, []).append(entry)
+    found: dict[str, Any] = {}
+    chosen: dict[str, dict[str, float]] = {}
+    for setting, ranker in SETTINGS.items():
+        scorer = Scorer(str(run / "stages" / ranker / "model"), ScoringConfig(ComputeConfig(), 4096, threads=1))
+        rows = {
+            problem: outcomes_of(entries, scorer.score([_answer(entry) for entry in entries]).tolist())
+            for problem, entries in problems.items()
+        }
+        chosen[setting] = {problem: row[2] for problem, row in rows.items()}
+        gained = paired_difference(chosen["no_iteration"], chosen[setting])
+        found[setting] = figures_of(list(rows.values())) | {"gained": asdict(gained)}
+    return found
+
+
+def _answer(entry: JournalEntry) -> tuple[Any, Any]:
+    turn = entry.trajectory.turns[-1]
+    return turn.prompt_ids, turn.completion_ids
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from benchmarks import performance, process, process_tables, quickstart, rlcf
+from benchmarks import learned_tables, performance, pf_ppo, process, process_tables, quickstart, reranker, rlcf
 from benchmarks.experiment import ARMS
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
@@ -96,6 +96,8 @@ def _over_seeds(values: list[float]) -> str:
 def main() -> None:
     if "--write" not in sys.argv:
         quickstart.main()
+        pf_ppo.main()
+        reranker.main()
         process.main()
         subprocess.run([sys.executable, "-m", "benchmarks.learner"], check=True)
     arms = _arms(ARMS / quickstart.EXPERIMENT)
@@ -105,7 +107,9 @@ def main() -> None:
         body += _RLCF_HEAD + "\n".join(rlcf.table(compared))
     machines = sorted({arm["machine"] for arm in arms})
     machine = f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"
-    DOCS.write_text(_HEAD + body + machine + process_tables.section(_arms(ARMS / process.EXPERIMENT)))
+    learned = learned_tables.pf_ppo_section(_arms(ARMS / pf_ppo.EXPERIMENT))
+    learned += learned_tables.reranker_section(_arms(ARMS / reranker.EXPERIMENT))
+    DOCS.write_text(_HEAD + body + machine + learned + process_tables.section(_arms(ARMS / process.EXPERIMENT)))
     performance.write()
 
 

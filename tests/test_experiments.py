@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import experiment, pf_ppo, process, process_tables, reranker, rlcf
 from cluster.recipe import load_recipe
-from cluster.stage_config import PPOStage
+from cluster.stage_config import DPOStage, PPOStage
 
 
 @pytest.fixture(autouse=True)
@@ -23,20 +23,27 @@ def test_the_peak_is_that_of_five_steps_in_a_row() -> None:
     assert experiment.peak([0.2, 0.4]) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("method", [method for method in pf_ppo.METHODS if method != "sft"])
-def test_every_arm_of_pf_ppo_takes_as_many_optimizer_steps(method: str) -> None:
-    recipe = pf_ppo.arm_recipe(method, 1, Path("shared"))
-    stage = load_recipe(experiment.recipe_file(recipe, method)).stages[0]
-    assert isinstance(stage, PPOStage)
-    kept = {"ppo_m": 5, "br": 2, "bw": 2, "random_2": 2}.get(method, 1)
-    assert stage.prompts_per_step * kept == 2 * stage.learner.minibatch_trajectories
-    generated = stage.prompts_per_step * stage.samples_per_prompt
-    assert generated == (48 if method == "ppo_s_steps" else 240)
+def test_every_arm_of_pf_ppo_takes_as_many_optimizer_steps() -> None:
+    config = load_recipe(experiment.recipe_file(pf_ppo.recipe(1), "pf_ppo"))
+    stages = {stage.name: stage for stage in config.stages}
+    trained = [method for method in pf_ppo.METHODS if method not in ("sft", "dpo")]
+    for method in trained:
+        stage = stages[method]
+        assert isinstance(stage, PPOStage)
+        kept = {"ppo_m": 5, "br": 2, "bw": 2, "random_2": 2}.get(method, 1)
+        assert stage.prompts_per_step * kept == 2 * stage.learner.minibatch_trajectories
+        generated = stage.prompts_per_step * stage.samples_per_prompt
+        assert generated == (48 if method == "ppo_s_steps" else 240)
+        assert stage.learner.num_steps == stages["br"].learner.num_steps
+        assert {term.kind for term in stage.rewards} == {"reward_model", "length_cut"}
+    assert len({stages[f"after-{method}"].problems for method in pf_ppo.METHODS[1:]}) == 1
+    assert isinstance(stages["dpo"], DPOStage)
+    assert stages["dpo"].pairs == stages["reward"].pairs
 
 
 def test_both_ways_to_retrain_a_reranker_begin_as_the_first_did() -> None:
-    recipe, _ = reranker.recipes(2)
-    stages = {stage.name: stage for stage in load_recipe(experiment.recipe_file(recipe, "reranker")).stages}
+    config = load_recipe(experiment.recipe_file(reranker.recipe(2), "reranker"))
+    stages = {stage.name: stage for stage in config.stages}
     assert {stages[name].base for name in reranker.SETTINGS.values()} == {"stage:base"}
     assert stages["mined-hard"].positives == "stage:answers"
     assert stages["mined-self"].positives is None

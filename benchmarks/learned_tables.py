@@ -1,0 +1,164 @@
+"""The parts of docs/results.md that ``benchmarks/pf_ppo.py`` and ``benchmarks/reranker.py`` fill."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from benchmarks.pf_ppo import METHODS
+from benchmarks.reranker import MODELS, SETTINGS
+from cluster.statistics import Estimate, mean_over_problems
+
+Arm = dict[str, Any]
+_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
+_CONTROL = "random_2"
+_PF_PPO_HEAD = """
+## PF-PPO: which samples of a learned reward are trained
+
+`python -m benchmarks.pf_ppo`; its head says what the arms are. The reward model is the only reward; true pass@1 is
+measured on 300 held-out compositions, two samples each at temperature 1. Differences are paired by problem, 95 %; over
+several seeds the interval is Student's over the seeds' differences. *Peak*: the best five steps in a row of training,
+on the executed fifth of its answers. *Alarms*: steps at which the score had risen while the tests passed less often.
+"""
+_RERANKER_HEAD = """
+## A reranker that trains itself
+
+`python -m benchmarks.reranker`; its head says what is compared. Share of held-out problems whose chosen answer, of
+eight, passes. *Distance closed*: (reranked - pass@1) / (oracle - pass@1). *Gain*: on the first reranker's choice among
+the same answers, paired by problem, 95 %.
+"""
+
+
+def pf_ppo_section(arms: Sequence[Arm]) -> str:
+    """Markdown; says of what was not run that it was not."""
+    if not arms:
+        return _PF_PPO_HEAD + "\nNo arm has been run yet.\n"
+    seeds = sorted({arm["seed"] for arm in arms})
+    models = [arm["reward_model"] for arm in arms if arm["method"] == "sft"]
+    accuracy = ", ".join(f"{model['held_out_accuracy']:.3f} ({model['num_held_out_pairs']} pairs)" for model in models)
+    lines = [
+        _PF_PPO_HEAD,
+        f"Reward model: accuracy on held-out pairs {accuracy or 'not measured'} "
+        f"of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}.",
+        "",
+        "| method | seeds | pass@1 | against SFT | against two at random | peak | alarms | trained tokens | CPU s "
+        "| s |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [_method_row(method, arms) for method in METHODS if any(arm["method"] == method for arm in arms)]
+    missing = [f"{method}-{seed}" for seed in seeds for method in METHODS if not _arm(arms, method, seed)]
+    if missing:
+        lines += ["", f"Not run: {', '.join(missing)}."]
+    return "\n".join([*lines, "", *_r_squared_table(arms)]) + "\n"
+
+
+def _arm(arms: Sequence[Arm], method: str, seed: int) -> Arm | None:
+    return next((arm for arm in arms if (arm["method"], arm["seed"]) == (method, seed)), None)
+
+
+def _method_row(method: str, arms: Sequence[Arm]) -> str:
+    own = [arm for arm in arms if arm["method"] == method]
+    share = [arm["tokens_policy"] / arm["tokens_given"] for arm in own if "tokens_given" in arm]
+    cells = [
+        method,
+        str(len(own)),
+        _mean(own, lambda arm: arm["after"]["mean"], "{:.3f}"),
+        _against("sft", method, arms),
+        _against(_CONTROL, method, arms),
+        _mean(own, lambda arm: arm.get("peak"), "{:.3f}"),
+        _mean(own, lambda arm: arm.get("alarms"), "{:.0f}"),
+        f"{mean(share):.2f}" if share else "-",
+        _mean(own, lambda arm: arm.get("learner_cpu_s"), "{:.0f}"),
+        _mean(own, lambda arm: arm["wall_s"], "{:.0f}"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _mean(arms: Sequence[Arm], of: Any, shown: str) -> str:
+    values = [value for arm in arms if (value := of(arm)) is not None]
+    return shown.format(mean(values)) if values else "-"
+
+
+def _against(other: str, method: str, arms: Sequence[Arm]) -> str:
+    """Difference in pass@1 over the seeds that have both."""
+    if method == other:
+        return "-"
+    pairs = [(_arm(arms, other, arm["seed"]), arm) for arm in arms if arm["method"] == method]
+    found = [difference(before, after) for before, after in pairs if before is not None]
+    if not found:
+        return "-"
+    if len(found) == 1:
+        return f"{found[0].mean:+.3f} [{found[0].low:+.3f}, {found[0].high:+.3f}]"
+    values = [one.mean for one in found]
+    half = _T_95[len(values)] * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):+.3f} [{mean(values) - half:+.3f}, {mean(values) + half:+.3f}]"
+
+
+def difference(before: Arm, after: Arm) -> Estimate:
+    """In pass@1, paired by problem; ``rates`` leaves out the problems that were never solved."""
+    count = max(arm["after"]["num_problems"] for arm in (before, after))
+    solved = before["rates"].keys() | after["rates"].keys()
+    values = [after["rates"].get(problem, 0.0) - before["rates"].get(problem, 0.0) for problem in solved]
+    return mean_over_problems([*values, *[0.0] * (count - len(values))])
+
+
+def _r_squared_table(arms: Sequence[Arm]) -> list[str]:
+    """R^2 of each filter along training, mean over the arms with groups of five."""
+    fits = [arm["r_squared"] for arm in arms if arm.get("r_squared")]
+    kinds = ("none", "bon", "br", "bw", "random_k")
+    lines = [
+        f"R^2 of the true score on the learned one, 20 bins, mean over {len(fits)} arms with groups of five, by what "
+        "each filter would train:",
+        "",
+        f"| steps | bins | {' | '.join(kinds)} |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for part in ("start", "middle", "end"):
+        for binning in ("equal_mass", "equal_width"):
+            here = [fit[part][binning] for fit in fits if fit.get(part, {}).get(binning)]
+            cells = [f"{mean(one[kind] for one in here):.3f}" if here else "-" for kind in kinds]
+            lines.append(f"| {part} | {binning.replace('_', ' ')} | {' | '.join(cells)} |")
+    return lines if fits else []
+
+
+def reranker_section(arms: Sequence[Arm]) -> str:
+    """Markdown; says of what was not run that it was not."""
+    if not arms:
+        return _RERANKER_HEAD + "\nNo arm has been run yet.\n"
+    lines = [
+        _RERANKER_HEAD,
+        "| answers of | setting | seed | pass@1 | random | reranked@8 | oracle | distance closed | gain |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for model in MODELS:
+        for setting in SETTINGS:
+            for arm in arms:
+                row = arm["rerank"][model][setting]
+                cells = [f"{row[name]['mean']:.3f}" for name in ("pass_at_1", "random", "reranked", "oracle")]
+                gained = row["gained"]
+                gain = f"{gained['mean']:+.3f} [{gained['low']:+.3f}, {gained['high']:+.3f}]"
+                lines.append(
+                    f"| {model} | {setting} | {arm['seed']} | {' | '.join(cells)} | {row['gap_closed']:.2f} | "
+                    f"{'-' if setting == 'no_iteration' else gain} |"
+                )
+    lines += [
+        "",
+        "Accuracy on held-out pairs (problems that no retraining saw), the first reranker's and the retrained one's:",
+        "",
+        "| setting | seed | pairs mined, held out | mined: before, after | first set: before, after |",
+        "|---|---|---|---|---|",
+    ]
+    for setting, mined in (("hard_negatives", "mined-hard"), ("self_training", "mined-self")):
+        for arm in arms:
+            sources = arm["rankers"][SETTINGS[setting]]["sources"]
+            cells = [
+                f"{sources[name]['accuracy_before']:.3f}, {sources[name]['accuracy']:.3f}" if name in sources else "-"
+                for name in (mined, "answers")
+            ]
+            counts = f"{arm['mined'][mined]['num_pairs']}, {sources.get(mined, {}).get('num_pairs', 0)}"
+            lines.append(f"| {setting} | {arm['seed']} | {counts} | {' | '.join(cells)} |")
+    same = all(arm["weights"]["base"] == arm["weights"]["policy_began_with"] for arm in arms)
+    lines += ["", f"The policy of the second round began with the supervised model's weights, by their digest: {same}."]
+    return "\n".join(lines) + "\n"
