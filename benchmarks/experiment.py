@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import psutil
@@ -20,6 +22,7 @@ ARMS = Path(__file__).resolve().parent / "arms"
 RUNS = ROOT / "runs" / "experiments"
 """Run folders that several arms share, or that an arm goes on with after an interruption."""
 _PEAK_WINDOW = 5
+_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
 
 
 def run_missing(experiment: str, arms: Mapping[str, Callable[[], dict[str, Any]]]) -> None:
@@ -93,3 +96,11 @@ def peak(curve: Sequence[float]) -> float:
     """Highest mean over 5 steps in a row: a single step's rate is mostly noise. Raises ValueError if empty."""
     window = min(_PEAK_WINDOW, len(curve))
     return max(sum(curve[i : i + window]) / window for i in range(len(curve) - window + 1))
+
+
+def over_seeds(values: Sequence[float]) -> str:
+    """Mean and half of its 95 % interval over seeds. Raises KeyError for more than five."""
+    if len(values) < 2:
+        return f"{values[0]:+.3f} (one seed: no interval)"
+    half = _T_95[len(values)] * stdev(values) / math.sqrt(len(values))
+    return f"{mean(values):+.3f} ± {half:.3f}"

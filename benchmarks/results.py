@@ -7,18 +7,25 @@ python -m benchmarks.results --write    writes only
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from benchmarks import learned_tables, performance, pf_ppo, process, process_tables, quickstart, reranker, rlcf
-from benchmarks.experiment import ARMS
+from benchmarks import (
+    learned_tables,
+    performance,
+    pf_ppo,
+    process,
+    process_tables,
+    quickstart,
+    reranker,
+    rlcf,
+    rlcf_tables,
+)
+from benchmarks.experiment import ARMS, over_seeds
 
 DOCS = Path(__file__).resolve().parent.parent / "docs" / "results.md"
-_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
 
 _HEAD = """# Results
 
@@ -33,17 +40,6 @@ difference is over problems, paired, 95 %. *Shuffled* is the critic recipe with 
 dealt out anew at random. EV: the critic's explained variance, on held-out rollouts after the warm-up, and on all
 rollouts over the last quarter of the steps. Machine CPU: everything that ran on the machine meanwhile, which for seeds
 2 and 3 was other work as well; so their wall times are upper bounds.
-
-"""
-
-
-_RLCF_HEAD = """
-
-## Reward from the compiler and from a comparison
-
-`python -m benchmarks.rlcf`; its head says what the arms are. No tests in any reward: they measure alone, on 150
-held-out compositions in Java, two samples each at temperature 1; intervals are over problems, 95 %. Code tokens:
-lexemes of an answer that are no comments, mean. Held-out accuracy: of the discriminator that the arms of a seed share.
 
 """
 
@@ -82,15 +78,8 @@ def quickstart_table(arms: list[dict[str, Any]]) -> list[str]:
     groups: dict[str, list[float]] = {}
     for arm in arms:
         groups.setdefault(arm["arm"].rsplit("-", 1)[0], []).append(arm["difference"]["mean"])
-    lines += [f"| {name} | {len(values)} | {_over_seeds(values)} |" for name, values in groups.items()]
+    lines += [f"| {name} | {len(values)} | {over_seeds(values)} |" for name, values in groups.items()]
     return lines
-
-
-def _over_seeds(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:+.3f} (one seed: no interval)"
-    half = _T_95[len(values)] * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):+.3f} ± {half:.3f}"
 
 
 def main() -> None:
@@ -98,13 +87,12 @@ def main() -> None:
         quickstart.main()
         pf_ppo.main()
         reranker.main()
+        rlcf.main()
         process.main()
         subprocess.run([sys.executable, "-m", "benchmarks.learner"], check=True)
     arms = _arms(ARMS / quickstart.EXPERIMENT)
     body = "\n".join(quickstart_table(arms)) if arms else "No arm has been run yet."
-    compared = _arms(ARMS / rlcf.EXPERIMENT)
-    if compared:
-        body += _RLCF_HEAD + "\n".join(rlcf.table(compared))
+    body += rlcf_tables.section(_arms(ARMS / rlcf.EXPERIMENT))
     machines = sorted({arm["machine"] for arm in arms})
     machine = f"\n\nMachine: {', '.join(machines)}.\n" if machines else "\n"
     learned = learned_tables.pf_ppo_section(_arms(ARMS / pf_ppo.EXPERIMENT))

@@ -18,6 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from actors.compiler import CompilerTerm, CompilerTermConfig
+from actors.terms import Attempt
 from benchmarks.experiment import (
     RUNS,
     load_stages,
@@ -28,15 +32,19 @@ from benchmarks.experiment import (
     run_missing,
     run_recipe,
 )
+from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
+from problems.bytemap import ByteMap
 from problems.compiling import CompileSuite
-from problems.problem import Limits
+from problems.extraction import extract_program
+from problems.identity import TrajectoryId, WeightsVersion
+from problems.problem import CompletionStyle, Limits, Problem
 from problems.synthetic import CorpusConfig, corpus
 from sandbox import Program, SandboxConfig, Verdict, open_executor
 
 EXPERIMENT, RATE = "rlcf", "compiler-rate"
 SEEDS = (1, 2, 3)
 METHODS = ("both", "compiler", "comparison", "terminal", "sft")
-_MEASURES = ("compiles", "executes", "passes")
+MEASURES = ("compiles", "executes", "passes")
 
 
 def main() -> None:
@@ -111,35 +119,56 @@ def gather(shared: Path, run: Path) -> dict[str, Any]:
 
 
 def compiler_rate(count: int = 400) -> dict[str, Any]:
-    """The compiler's term alone on distinct faulty and sound Java programs of the family, two slots."""
+    """The compiler's term on distinct faulty and sound Java programs of the family, with two slots of its own."""
     config = CorpusConfig(count=count, seed=5, languages={"java": 1.0}, form_rates={"java": 0.45})
-    programs = [Program("java", (prompt + completion).encode()) for prompt, completion in corpus(config)]
-    return asyncio.run(_compile_all(list(dict.fromkeys(programs))))
+    return asyncio.run(_score_all([attempt(*written) for written in dict.fromkeys(corpus(config))]))
 
 
-async def _compile_all(programs: list[Program]) -> dict[str, Any]:
+def attempt(prompt: str, completion: str) -> Attempt:
+    """As a rollout makes it, with tokens of three bytes."""
+    written = completion.encode()
+    pieces = [written[start : start + 3] for start in range(0, len(written), 3)]
+    problem = Problem("p", "java", prompt, CompletionStyle.CONTINUE, {})
+    turn = Turn(
+        prompt_ids=np.zeros(1, np.int32),
+        completion_ids=np.zeros(len(pieces), np.int32),
+        loss_mask=np.ones(len(pieces), np.bool_),
+        behaviour_logprobs=np.zeros(len(pieces), np.float32),
+        spans=(VersionSpan(WeightsVersion(0, 0), 0, len(pieces)),),
+        finish_reason=FinishReason.STOP,
+    )
+    extraction = extract_program(problem, written)
+    trajectory = Trajectory(TrajectoryId(EXPERIMENT, RATE, 0, problem.id, 0), 0, (turn,))
+    return Attempt(problem, trajectory, extraction, ByteMap.build(pieces, extraction), None)
+
+
+async def _score_all(attempts: list[Attempt]) -> dict[str, Any]:
     executor = await open_executor(SandboxConfig(languages=("java",), slots=2))
-    gate = asyncio.Semaphore(8)
+    compiler_cpu_s: list[float] = []
 
-    async def compile_one(program: Program) -> Verdict:
-        async with gate:
-            return await executor.run(program, CompileSuite(), Limits())
+    async def check(program: Program) -> Verdict:
+        verdict = await executor.run(program, CompileSuite(), Limits())
+        compiler_cpu_s.append(verdict.cpu_s)
+        return verdict
 
+    config = CompilerTermConfig()
+    term = CompilerTerm(config, config.checker(check))
     try:
-        await asyncio.gather(*(compile_one(program) for program in programs[:20]))  # the compilers are warm then
-        timed = programs[20:]
+        await term.score(attempts[:20])  # the compilers are warm then
+        compiler_cpu_s.clear()
+        timed = attempts[20:]
         begun, busy_before = time.time(), machine_cpu_s()
-        verdicts = await asyncio.gather(*(compile_one(program) for program in timed))
+        scored = await term.score(timed)
         wall_s, busy_s = time.time() - begun, machine_cpu_s() - busy_before
     finally:
         await executor.close()
-    compiler_cpu_s = sum(verdict.cpu_s for verdict in verdicts)
     return {
         "programs": len(timed),
-        "compiles": sum(verdict.passed for verdict in verdicts) / len(verdicts),
+        "compilations": len(compiler_cpu_s),
+        "compiles": sum(events == (RewardEvent("compiler.compiles", 0.0),) for events in scored) / len(timed),
         "wall_s": round(wall_s, 2),
         "programs_per_s": round(len(timed) / wall_s, 1),
-        "compiler_cpu_ms": round(1000 * compiler_cpu_s / len(timed), 2),
+        "compiler_cpu_ms": round(1000 * sum(compiler_cpu_s) / len(timed), 2),
         "machine_cpu_s": round(busy_s, 2),
         "load_1min": round(os.getloadavg()[0], 1),
     }
@@ -148,39 +177,7 @@ async def _compile_all(programs: list[Program]) -> dict[str, Any]:
 def measured(evaluation: dict[str, Any]) -> dict[str, Any]:
     """Of an evaluation's samples: the three measures with their intervals, length, and classes of error."""
     sampled = evaluation["figures"]["sampled"]
-    return {name: sampled[name] for name in (*_MEASURES, "code_tokens", "compile_errors")}
-
-
-def table(arms: list[dict[str, Any]]) -> list[str]:
-    """The compiler's rate; then one row an arm, shares with half their 95 % intervals over problems."""
-    lines = [
-        f"Compiler's term alone: {arm['programs']} distinct Java programs at {arm['programs_per_s']} a second with two "
-        f"slots, {arm['compiler_cpu_ms']} ms of the compiler's CPU each, at a load of {arm['load_1min']}.\n"
-        for arm in arms
-        if arm["arm"] == RATE
-    ]
-    rows = [_row(arm) for arm in arms if arm["arm"] != RATE]
-    if not rows:
-        return [*lines, "No arm of the recipe has been run yet."]
-    return [
-        *lines,
-        "| arm | compiles | executes | passes | code tokens | held-out accuracy | wall s |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
-    ]
-
-
-def _row(arm: dict[str, Any]) -> str:
-    before, after = arm["before"], arm["after"]
-    shares = [f"{_share(before[name])} -> {_share(after[name])}" for name in _MEASURES]
-    return (
-        f"| {arm['arm']} | {' | '.join(shares)} | {before['code_tokens']:.1f} -> {after['code_tokens']:.1f} "
-        f"| {arm['discriminator']['held_out_accuracy']:.3f} | {arm['wall_s']:.0f} |"
-    )
-
-
-def _share(estimate: dict[str, float]) -> str:
-    return f"{estimate['mean']:.3f} ± {(estimate['high'] - estimate['low']) / 2:.3f}"
+    return {name: sampled[name] for name in (*MEASURES, "code_tokens", "compile_errors")}
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks import experiment, pf_ppo, process, process_tables, reranker, rlcf
+from benchmarks import experiment, pf_ppo, process, process_tables, reranker, rlcf, rlcf_tables
 from cluster.recipe import load_recipe
 from cluster.stage_config import DPOStage, PPOStage
 
@@ -116,3 +117,37 @@ def test_process_supervision_s_differences_are_paired_by_problem_and_by_seed() -
     assert "| both, EV | 0.500 | 0.500 |" in text
     assert "Labels: not run." in text
     assert "dense" not in text.partition("| method |")[2]
+
+
+def rlcf_arm(method: str, seed: int, compiles: float, passes: float, tokens: float) -> dict[str, Any]:
+    def measures(*means: float, tokens: float) -> dict[str, Any]:
+        shares = {
+            name: {"mean": one, "low": one - 0.04, "high": one + 0.04}
+            for name, one in zip(rlcf.MEASURES, means, strict=True)
+        }
+        return shares | {"code_tokens": tokens, "compile_errors": {"syntax": 30, "arity": 10}}
+
+    return {
+        "arm": f"{method}-{seed}", "method": method, "seed": seed, "wall_s": 600.0,
+        "before": measures(0.5, 0.4, 0.2, tokens=40.0), "after": measures(compiles, 0.6, passes, tokens=tokens),
+        "discriminator": {"held_out_accuracy": 0.75},
+    }  # fmt: skip
+
+
+def test_the_comparison_off_and_on_and_plain_fine_tuning_stand_beside_each_other_by_hand() -> None:
+    arms = [rlcf_arm("sft", 1, 0.6, 0.3, 38.0), rlcf_arm("compiler", 1, 0.9, 0.1, 20.0)]
+    arms += [rlcf_arm("both", seed, compiles, 0.3, 40.0) for seed, compiles in ((2, 0.9), (1, 0.8))]
+    said = rlcf_tables.section(arms).splitlines()
+    assert "| seed 1 | 40 | syntax 75%, arity 25% |" in said
+    rows = {line.split("|")[1].strip(): line for line in said if line.startswith("| ")}
+    assert rows["both-1"] == (
+        "| both-1 | 0.500 ± 0.040 -> 0.800 ± 0.040 | 0.400 ± 0.040 -> 0.600 ± 0.040 | 0.200 ± 0.040 -> 0.300 ± 0.040 "
+        "| 40.0 -> 40.0 | 0.750 | 600 |"
+    )
+    # (0.8 - 0.5) / 0.5 and (0.9 - 0.5) / 0.5: mean 0.7, half interval 12.706 * 0.1414 / sqrt(2)
+    assert rows["both"] == "| both | 2 | +0.700 ± 1.271 | +0.100 ± 0.000 | +1.000 ± 0.000 |"
+    one = "(one seed: no interval)"
+    assert rows["compiler"] == f"| compiler | 1 | +0.800 {one} | -0.100 {one} | +0.500 {one} |"
+    assert rows["sft"] == f"| sft | 1 | +0.200 {one} | +0.100 {one} | +0.950 {one} |"
+    assert list(rows)[-3:] == ["both", "compiler", "sft"]
+    assert "No arm was run." in rlcf_tables.section([])
