@@ -23,8 +23,9 @@ quickstart: setup images ## sets up and trains a small model on what its program
 test: setup images ## the tests of the CI tier
 	@$(PY) -m pytest -n 2 -m "not soak and not gpu" $(ARGS)
 
-soak: setup images ## the long tests
-	@$(PY) -m pytest -m "soak" $(ARGS)
+soak: LANGUAGES = python java cpp javascript typescript php csharp bash
+soak: setup images ## the long tests, those of the sandbox at four times the machine's work
+	@$(PY) -m pytest -m "(soak or overload) and not gpu" $(ARGS)
 
 check: setup ## format, lint, types, import contracts
 	@$(VENV)/ruff format --check .

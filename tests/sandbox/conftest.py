@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -103,9 +106,42 @@ def run(executor: BlockingExecutor) -> Run:
     return run_text
 
 
+# What is shown on a machine at four times its work, beside the soak tests of this folder: all attacks, and that
+# reference programs keep their verdict.
+OVERLOADED = ("test_overload.py", "test_execute.py", "test_evalplus.py", "test_java.py", "test_languages.py")
+OVERLOAD = 4
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Overload takes its time: two backends show in CI what all four show in the soak tier."""
     for item in items:
         backend = item.callspec.params.get("executor_name") if hasattr(item, "callspec") else None
         if item.path.name == "test_overload.py" and backend in ("embedded-user", "docker-lean"):
             item.add_marker(pytest.mark.soak)
+        if item.path.parent.name == "attacks" or item.path.name in OVERLOADED:
+            item.add_marker(pytest.mark.overload)
+
+
+@contextlib.contextmanager
+def endless_loops() -> Iterator[None]:
+    """Four for each processor that this process may use."""
+    count = OVERLOAD * len(os.sched_getaffinity(0))
+    loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def is_soak(config: pytest.Config) -> bool:
+    chosen = config.getoption("markexpr")
+    return "soak" in chosen and "not soak" not in chosen
+
+
+@pytest.fixture(scope="package", autouse=True)
+def overload_in_soak(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In the soak tier all of this folder meets a machine with four times the work that it can do."""
+    with endless_loops() if is_soak(request.config) else contextlib.nullcontext():
+        yield

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +10,8 @@ import pytest
 from problems.problem import FunctionSuite, Limits
 from sandbox import BlockingExecutor, Outcome, Program
 
-OVERLOAD = 4
+from .conftest import endless_loops, is_soak
+
 SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2",))
 BUSY = Program("python", b"import time\ndef f(x):\n    while time.process_time() < 0.8: pass\n    return x + 1")
 ASLEEP = Program("python", b"import time\ndef f(x):\n    time.sleep(60)\n    return x + 1")
@@ -27,18 +26,10 @@ TIGHT = Limits(cpu_s=1.5, wall_s=1.5)
 
 
 @pytest.fixture
-def overload() -> Iterator[None]:
-    """Four endless loops for each processor."""
-    loops = [
-        subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"])
-        for _ in range(OVERLOAD * len(os.sched_getaffinity(0)))
-    ]
-    try:
+def overload(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Four endless loops for each processor; in the soak tier they are there already."""
+    with contextlib.nullcontext() if is_soak(request.config) else endless_loops():
         yield
-    finally:
-        for loop in loops:
-            loop.kill()
-            loop.wait()
 
 
 @pytest.mark.usefixtures("overload")
