@@ -48,6 +48,8 @@ class JavaSuite:
         members: trusted source of members that stand in the stub of ``main_class`` itself, as MultiPL-E has its main.
         main_class: the class whose ``main`` is run.
         tail: what is put after the program, where completions stop before the braces that close it.
+        parts: the same test once for each of its cases, each in the form of ``test``, for a count of those that pass;
+            empty if it is not known how to part it.
     """
 
     methods: tuple[JavaMethod, ...]
@@ -56,6 +58,7 @@ class JavaSuite:
     members: str = ""
     main_class: str = "Main"
     tail: str = ""
+    parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.methods:
@@ -70,8 +73,8 @@ class JavaSuite:
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """One: a ``main`` that throws has no way to go on."""
-        return (f"{self.main_class}.main",)
+        """The parts; without any, one: a ``main`` that throws has no way to go on."""
+        return self.parts or (f"{self.main_class}.main",)
 
 
 def suite_of_members(prompt: str, tests: str) -> JavaSuite:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from problems.problem import Limits
-from sandbox.judgement import script_verdict_of, shown
+from sandbox.judgement import shown
 from sandbox.languages.definition import Files, Language
 from sandbox.resident.protocol import End, Result
 from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Verdict
@@ -104,15 +104,12 @@ def run_step(language: Language, source_name: str, files: Files, limits: Limits)
     }
 
 
-def executed_of(language: Language, result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
-    """The verdict on one case. A runtime may say by its exit code that it ran out of memory."""
-    verdict = script_verdict_of(result, report, isolation)
-    if verdict.outcome is Outcome.RUNTIME_ERROR and 0 < language.memory_exit == result.candidate_exit:
-        case = CaseResult(Outcome.MEMORY_LIMIT, "the runtime ran out of memory")
-        return replace(verdict, outcome=case.outcome, cases=(case,))
-    return verdict
-
-
-def execute_job(step: dict[str, Any], limits: Limits) -> bytes:
+def execute_job(language: Language, step: dict[str, Any], limits: Limits) -> bytes:
     """What the judge reads beside the case."""
-    return json.dumps({"mode": "execute", "source": step, "output_bytes": limits.output_bytes}).encode()
+    job = {
+        "mode": "execute",
+        "source": step,
+        "output_bytes": limits.output_bytes,
+        "memory_words": language.memory_words,
+    }
+    return json.dumps(job).encode()

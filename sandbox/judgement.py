@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from problems.problem import FunctionSuite, Limits
@@ -118,6 +118,11 @@ def merged(suite: StdioSuite, verdicts: list[Verdict]) -> Verdict:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Uncrossable(Verdict):
+    """The suite passes what cannot cross to another process, whatever the program."""
+
+
 def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
     """The verdict. What the server saw (limits, deaths) goes before what the judge made of it."""
     end = End(result.end)
@@ -136,7 +141,8 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
         detail = f"the program's process did not start (exit {result.candidate_exit})"
         return replace(measured, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=detail)
     if told["broken"]:
-        return replace(measured, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=told["broken"])
+        kind = Uncrossable if told.get("uncrossable") else Verdict
+        return kind(Outcome.INFRASTRUCTURE_ERROR, num_cases, isolation=isolation, detail=told["broken"])
     measured = replace(measured, signs=tuple(sorted(set(told["signs"]))))
     if told["load"]:
         return _not_loaded(measured, end, told["load"], told["gone"])

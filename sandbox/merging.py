@@ -6,8 +6,9 @@ import secrets
 from dataclasses import replace
 
 from problems.merged import END_MARK, MergedSuite
+from problems.problem import FunctionSuite
 from problems.stdio import Checker, StdioCase, StdioSuite
-from sandbox.verdict import Diagnostic, Program, Trust, Verdict
+from sandbox.verdict import CaseResult, Diagnostic, Program, Trust, Verdict
 
 
 def merge(program: Program, suite: MergedSuite) -> tuple[Program, StdioSuite]:
@@ -29,3 +30,15 @@ def _of_program(diagnostic: Diagnostic, num_lines: int) -> Diagnostic:
     if diagnostic.line <= num_lines:
         return diagnostic
     return replace(diagnostic, message=f"in the tests: {diagnostic.message}", line=0, column=0)
+
+
+def as_merged(program: Program, suite: FunctionSuite) -> tuple[Program, MergedSuite]:
+    """A suite in Python that passes what cannot cross, as one that shares the program's process."""
+    whole = Program(program.language, suite.candidate_setup.encode() + b"\n" + program.source)
+    return whole, MergedSuite("\n".join((suite.setup, *suite.cases, f"print({END_MARK!r})", "")))
+
+
+def of_all_cases(num_cases: int, verdict: Verdict) -> Verdict:
+    """The verdict on cases that were run as one: they pass together, or the first that is told of fails."""
+    cases = (CaseResult(verdict.outcome),) * num_cases if verdict.passed else verdict.cases
+    return replace(verdict, num_cases=num_cases, cases=cases)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from sandbox.caching import CachingExecutor
-from sandbox.config import Backend, SandboxConfig
+from sandbox.config import Backend, Profile, SandboxConfig
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import EngineMissingError, ImageMissingError, IsolationError, SlotDiedError
 from sandbox.java.pool import JavaPool
@@ -40,7 +40,15 @@ async def _open_pool(config: SandboxConfig, name: str) -> SlotPool:
     pool = await asyncio.to_thread(_docker_pool, config, _definition(name))
     if pool is None:
         return await open_embedded(config, name)
-    await pool.start()
+    try:
+        await pool.start()
+    except SlotDiedError as error:
+        if config.runtime and config.profile is Profile.FAST:
+            raise IsolationError(
+                f"profile fast cannot be had under the runtime {config.runtime}: {error}. gVisor, for one, has no "
+                "namespaces of that kind inside; use profile lean"
+            ) from None
+        raise
     return pool
 
 

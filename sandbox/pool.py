@@ -22,12 +22,12 @@ from sandbox.compiling import (
     compile_job,
     compiled_of,
     execute_job,
-    executed_of,
     run_step,
 )
 from sandbox.config import SandboxConfig
 from sandbox.errors import LimitError, MergedRefusedError, SandboxError, SlotDiedError
 from sandbox.judgement import (
+    Uncrossable,
     case_of,
     infrastructure_error,
     job_of,
@@ -40,9 +40,10 @@ from sandbox.judgement import (
     verdict_of,
 )
 from sandbox.languages import PYTHON, Language
-from sandbox.merging import merge, merged_verdict
+from sandbox.languages.definition import Files
+from sandbox.merging import as_merged, merge, merged_verdict, of_all_cases
 from sandbox.resident.protocol import End, Kind, Result
-from sandbox.signs import HARD_CODED, holds_expected_values
+from sandbox.signs import signs_of
 from sandbox.slot import Slot
 from sandbox.verdict import Isolation, Outcome, Program, Suite, Verdict
 
@@ -122,10 +123,20 @@ class SlotPool:
         if isinstance(suite, CompileSuite):
             return await self._check(program, limits)
         if isinstance(suite, MergedSuite):
-            self._refuse_merged()
-            whole, printing = merge(program, suite)
-            return merged_verdict(program, await self._run_split(whole, printing, limits, stop=stop_at_first_failure))
-        return await self._run_split(program, suite, limits, stop=stop_at_first_failure)
+            return await self._run_merged(program, suite, limits)
+        verdict = await self._run_split(program, suite, limits, stop=stop_at_first_failure)
+        if isinstance(suite, FunctionSuite) and isinstance(verdict, Uncrossable) and not self._config.refuse_merged:
+            return of_all_cases(len(suite.cases), await self._run_merged(*as_merged(program, suite), limits))
+        return verdict
+
+    async def _run_merged(self, program: Program, suite: MergedSuite, limits: Limits) -> Verdict:
+        """Raises MergedRefusedError if the settings want none of that."""
+        if self._config.refuse_merged:
+            raise MergedRefusedError(
+                "the suite's tests would share the program's process, and refuse_merged of the sandbox settings is on"
+            )
+        whole, printing = merge(program, suite)
+        return merged_verdict(program, await self._run_split(whole, printing, limits, stop=True))
 
     async def _run_split(
         self, program: Program, suite: FunctionSuite | StdioSuite | JavaSuite, limits: Limits, *, stop: bool
@@ -140,9 +151,8 @@ class SlotPool:
         read = partial(verdict_of, len(suite.cases))
         job = job_of(program, limits, stop=stop)
         verdict = await self.run_work(Work(job, len(suite.cases), limits, read, suite=suite_of(suite)))
-        if verdict.num_passed and holds_expected_values(program.source, suite):
-            verdict = replace(verdict, signs=tuple(sorted({*verdict.signs, HARD_CODED})))
-        return verdict
+        signs = signs_of(program.source, suite, has_passed=verdict.num_passed > 0)
+        return replace(verdict, signs=tuple(sorted({*verdict.signs, *signs}))) if signs else verdict
 
     async def _run_foreign(
         self, language: Language, program: Program, suite: Suite, limits: Limits, *, stop: bool
@@ -153,11 +163,23 @@ class SlotPool:
         compiled = await self._compile(language, program, limits, len(suite.cases))
         if not isinstance(compiled, Compiled):
             return compiled
-        step = run_step(language, language.name_of(program.source), compiled.files, limits)
+        return await self._run_compiled(language, program, compiled.files, suite, limits, stop=stop)
+
+    async def _run_compiled(
+        self,
+        language: Language,
+        program: Program,
+        files: Files,
+        suite: StdioSuite,
+        limits: Limits,
+        *,
+        stop: bool = True,
+    ) -> Verdict:
+        """Runs what a compiler made, once for each case."""
+        step = run_step(language, language.name_of(program.source), files, limits)
         limits = replace(limits, num_processes=limits.num_processes + language.num_threads)
         space = address_space_of(language, limits)
-        read = partial(executed_of, language)
-        work = Work(execute_job(step, limits), 1, limits, read, Kind.EXECUTE, space)
+        work = Work(execute_job(language, step, limits), 1, limits, script_verdict_of, Kind.EXECUTE, space)
         return await self._run_cases(suite, work, stop=stop)
 
     async def _check(self, program: Program, limits: Limits) -> Verdict:
@@ -205,12 +227,6 @@ class SlotPool:
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(slot.end() for slot in self._slots), return_exceptions=True)
         self._slots.clear()
-
-    def _refuse_merged(self) -> None:
-        if self._config.refuse_merged:
-            raise MergedRefusedError(
-                "the suite's tests would share the program's process, and refuse_merged of the sandbox settings is on"
-            )
 
     def _refuse_impossible(self, program: Program, limits: Limits) -> None:
         if self._is_closed:

@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import json
 import random
+import secrets
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from sandbox import shipping
 from sandbox.config import SandboxConfig
 from sandbox.errors import SlotDiedError
 from sandbox.languages.definition import Language
-from sandbox.resident.protocol import LENGTH, RESULT_BYTES, Order, Result
+from sandbox.resident.protocol import LENGTH, NO_SUITE, RESULT_BYTES, Order, Result
 from sandbox.resident.shelf import LEAST_BYTES, MAX_BYTES, Shelf
 from sandbox.verdict import Isolation
 
@@ -56,6 +57,7 @@ class Slot(abc.ABC):
         """Something happened here that should not: to be replaced before the next run."""
         self._modules, self._added_settings = shipping.SERVER, dict[str, Any]()
         self._shelf = Shelf()
+        self._digest_key = secrets.token_bytes(32)
         self._connection: Connection | None = None
         self.hello: Hello | None = None
 
@@ -148,7 +150,9 @@ class Slot(abc.ABC):
         if not LEAST_BYTES <= len(suite) <= MAX_BYTES:
             whole = suite[:-1] + b"," + job[1:] if suite else job
             return replace(order, job_bytes=len(whole)).pack() + whole
-        digest = hashlib.sha256(suite).digest()
+        # Orders lie in the server's memory, of which candidates get a copy: without the key, a digest would tell them
+        # whether a guess at the tests is right.
+        digest = hashlib.blake2b(suite, key=self._digest_key, digest_size=len(NO_SUITE)).digest()
         sent = b"" if self._shelf.holds(digest) else suite
         if sent:
             self._shelf.put(digest, len(sent))

@@ -7,6 +7,7 @@ stay references, since that is what the data set says. Both are test sets here: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,9 @@ from problems.java import JavaSuite, read_imports, read_method
 from problems.problem import CompletionStyle, Limits, Problem, Split
 
 _LIMITS = Limits(cpu_s=6.0, wall_s=20.0)
+# A main's statements up to the end of the check of one case; each case has variables of its own.
+_MAIN = re.compile(r"(.*\bvoid main\([^)]*\) throws Exception \{\n)(.*)", re.DOTALL)
+_CASE = re.compile(r"(.*?throw new java\.lang\.Exception\([^\n]*\);\s*\}\n)\s*", re.DOTALL)
 
 
 class MbjpRow(Row):
@@ -42,7 +46,7 @@ def _problem(row: MbjpRow, path: Path, kind: str) -> Problem:
         language="java",
         prompt=row.prompt,
         completion_style=CompletionStyle.CONTINUE,
-        suites={"main": JavaSuite((method,), row.test, read_imports(row.prompt))},
+        suites={"main": JavaSuite((method,), row.test, read_imports(row.prompt), parts=_parts(row.test))},
         references=tuple(row.prompt + solution for solution in solutions),
         reference_completions=solutions,
         limits=_LIMITS,
@@ -50,6 +54,20 @@ def _problem(row: MbjpRow, path: Path, kind: str) -> Problem:
         licence="CC-BY-4.0",
         source=f"{kind}:{path.name}",
     )
+
+
+def _parts(test: str) -> tuple[str, ...]:
+    """A test for each case; none where the test is not of the usual form."""
+    if (found := _MAIN.fullmatch(test)) is None:
+        return ()
+    head, body = found.groups()
+    cases, end = list[str](), 0
+    for case in _CASE.finditer(body):
+        if case.start() != end:
+            return ()
+        cases, end = [*cases, case[1]], case.end()
+    tail = body[end:]
+    return tuple(head + case + tail for case in cases) if not tail.replace("}", "").strip() else ()
 
 
 def _read(kind: str, path: Path) -> list[Problem]:

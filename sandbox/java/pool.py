@@ -8,6 +8,7 @@ test + stubs  --compiler for tests, once a suite--> --+
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from functools import partial
 
 from problems.java import JavaSuite
 from problems.problem import Limits
+from problems.stdio import Checker, StdioCase, StdioSuite
 from sandbox import shipping
 from sandbox.compiling import Compiled
 from sandbox.config import SandboxConfig
@@ -22,10 +24,20 @@ from sandbox.java.compiling import CompilerPool
 from sandbox.java.crossing import UncrossableTypeError
 from sandbox.java.jobs import Files, judge_job
 from sandbox.java.machine import compiler_words, pair_words
-from sandbox.java.sources import LINK_FILE, STUB_FILE, TEST_FILE, link_source, stub_source, test_source
+from sandbox.java.sources import (
+    LINK_FILE,
+    START_CLASS,
+    STUB_FILE,
+    TEST_FILE,
+    link_source,
+    merged_sources,
+    stub_source,
+    test_source,
+)
 from sandbox.judgement import infrastructure_error, verdict_of
 from sandbox.languages.definition import Language
 from sandbox.languages.java import ENVIRONMENT, JAVA, JAVA_PROGRAM
+from sandbox.merging import merged_verdict, of_all_cases
 from sandbox.pool import SlotPool, Work
 from sandbox.resident.protocol import Kind
 from sandbox.slot import Slot
@@ -33,6 +45,7 @@ from sandbox.verdict import Outcome, Program, Suite, Verdict
 
 _SOURCE_FILE = "Solution.java"
 _SUITES_KEPT = 4096
+_TOLD_OF_ALL = frozenset({Outcome.COMPILE_ERROR, Outcome.INFRASTRUCTURE_ERROR})
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8", **ENVIRONMENT}
 
 
@@ -68,17 +81,41 @@ class JavaPool(SlotPool):
             return await super()._run_foreign(language, program, suite, limits, stop=stop)
         try:
             link = link_source(suite).encode()
-            tests = await self._compiled_tests(suite)
+            stub_source(suite)
         except UncrossableTypeError as error:
-            return infrastructure_error(1, f"the suite cannot be judged apart: {error}")
-        if not isinstance(tests, Compiled):
-            return _broken_suite(tests)
+            if self._config.refuse_merged:
+                return infrastructure_error(len(suite.cases), f"the suite cannot be judged apart: {error}")
+            return of_all_cases(len(suite.cases), await self._run_together(language, program, suite, limits))
         compiled = await self._compilers.compile(
             [(_SOURCE_FILE, program.source + suite.tail.encode()), (LINK_FILE, link)]
         )
+        verdict = of_all_cases(len(suite.cases), await self._judge(language, suite, compiled, limits))
+        if stop or verdict.passed or not suite.parts or verdict.outcome in _TOLD_OF_ALL:
+            return verdict
+        parts = (replace(suite, test=part, parts=()) for part in suite.parts)
+        cases = [case for part in parts for case in (await self._judge(language, part, compiled, limits)).cases]
+        return replace(verdict, cases=tuple(cases))
+
+    async def _judge(self, language: Language, suite: JavaSuite, compiled: Verdict, limits: Limits) -> Verdict:
+        """The verdict on a program, or on one that did not compile."""
+        tests = await self._compiled_tests(suite)
+        if not isinstance(tests, Compiled):
+            return _broken_suite(tests)
         if not isinstance(compiled, Compiled):
             return compiled
         return await self._run_pair(language, suite, compiled.files, tests.files, limits)
+
+    async def _run_together(self, language: Language, program: Program, suite: JavaSuite, limits: Limits) -> Verdict:
+        """Test and program in one process, by what it prints."""
+        mark = secrets.token_hex(16)
+        source, others = merged_sources(suite, program.source, mark)
+        compiled = await self._compilers.compile([(_SOURCE_FILE, source), *others])
+        if not isinstance(compiled, Compiled):
+            return merged_verdict(program, compiled)
+        java, *words = language.run
+        started = replace(language, entry=_start_class, run=(java, "-enableassertions", *words))
+        printing = StdioSuite((StdioCase("", mark),), Checker.LAST_LINE)
+        return merged_verdict(program, await self._run_compiled(started, program, compiled.files, printing, limits))
 
     async def _run_pair(
         self, language: Language, suite: JavaSuite, program: Files, tests: Files, limits: Limits
@@ -109,6 +146,10 @@ class JavaPool(SlotPool):
         num_cases: int,
     ) -> Verdict:
         return await self._compilers.compile([(_SOURCE_FILE, program.source)], num_cases)
+
+
+def _start_class(_: Files) -> str:
+    return START_CLASS
 
 
 def _broken_suite(verdict: Verdict) -> Verdict:

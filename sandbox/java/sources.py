@@ -15,6 +15,8 @@ LINK_CLASS = "CrucibleLink"
 """As in ``Candidate.java``."""
 LINK_FILE, STUB_FILE, TEST_FILE = "CrucibleLink.java", "CrucibleStub.java", "CrucibleTest.java"
 """Names of the sources; a program's own errors stand in none of them."""
+START_CLASS, START_FILE = "CrucibleStart", "CrucibleStart.java"
+"""Of a merged run."""
 
 
 def _constructors(suite: JavaSuite) -> dict[str, int]:
@@ -84,3 +86,22 @@ def _stub(number: int, method: JavaMethod) -> str:
 def test_source(suite: JavaSuite) -> str:
     """The test's own classes."""
     return f"{suite.imports}\n{suite.test}\n"
+
+
+def merged_sources(suite: JavaSuite, program: bytes, mark: str) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """For a run in which test and program share a process: the program's source, and name and content of the others.
+
+    It prints ``mark`` when the test's main has come to its end.
+    """
+    if suite.members:  # they stand in the program's own class, whose last brace is the tail's
+        program += f"{suite.tail.rstrip().removesuffix('}')}\n{suite.members}\n}}\n".encode()
+    start = f"""\
+final class {START_CLASS} {{
+    public static void main(String[] arguments) throws Exception {{
+        {suite.main_class}.main(arguments);
+        System.out.println();
+        System.out.println("{mark}");
+    }}
+}}
+"""
+    return program, [(START_FILE, start.encode()), (TEST_FILE, test_source(suite).encode())]

@@ -42,7 +42,7 @@ class Language:
         address_space: how many times ``Limits.memory_bytes`` a process may map; 0 for a runtime that maps much more
             than it uses, whose memory is bounded by what is resident.
         num_threads: threads that the runtime or the compiler starts by itself, beside those of the limits.
-        memory_exit: exit code by which the runtime says that memory ran out; 0 for none.
+        memory_words: what the runtime prints at its end when memory has run out; empty if nothing.
         compile_floor: what the compiler itself needs; a compile step has the run's limits, but no less than this.
         dropped: patterns of files of the root that no program needs.
         links: place -> target of links that packages' own scripts would have made.
@@ -65,7 +65,7 @@ class Language:
     environment: dict[str, str] = field(default_factory=dict[str, str])
     address_space: int = 0
     num_threads: int = 0
-    memory_exit: int = 0
+    memory_words: str = ""
     compile_floor: Limits = field(default_factory=Limits)
     dropped: tuple[str, ...] = ()
     links: dict[str, str] = field(default_factory=dict[str, str])

@@ -62,7 +62,7 @@ JAVA = Language(
     entry=main_class,
     environment=ENVIRONMENT,
     num_threads=48,
-    memory_exit=3,
+    memory_words="Terminating due to java.lang.OutOfMemoryError",
     compile_floor=Limits(cpu_s=20.0, wall_s=60.0, memory_bytes=768 << 20, num_processes=16, file_bytes=8 << 20),
     dropped=(
         "usr/lib/jvm/*/jmods", "usr/lib/jvm/*/man", "usr/lib/jvm/*/lib/ct.sym", "usr/lib/jvm/*/lib/src.zip",

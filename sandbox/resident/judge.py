@@ -12,7 +12,7 @@ from typing import Any
 
 from .foreign import CompileJudge
 from .protocol import IN_ADVANCE
-from .proxies import CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
+from .proxies import TESTS, CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
 from .script import ScriptJudge
 from .wire import read_exactly, write_all
 
@@ -31,7 +31,8 @@ class Judge:
 
     Report: ``cases`` (one ``[outcome, detail]`` for each case that was begun), ``load`` (why the program did not load,
     or None), ``gone`` (why the conversation ended early, or None), ``broken`` (what is wrong with the suite, or None),
-    ``signs`` of cheating, ``started`` (False if the candidate's process never came up: no fault of the program).
+    ``uncrossable`` (True if that is something which cannot cross, whatever the program), ``signs`` of cheating,
+    ``started`` (False if the candidate's process never came up: no fault of the program).
     """
 
     def __init__(self, job: dict[str, Any], channel: Channel, report: int) -> None:
@@ -39,14 +40,14 @@ class Judge:
         self._job = job
         self._channel = channel
         self._report = report
-        self._space: dict[str, Any] = {"__name__": "tests", "__builtins__": __builtins__}
+        self._space: dict[str, Any] = {"__name__": TESTS, "__builtins__": __builtins__}
         self._cases: list[list[str]] = []
         self._load: list[Any] | None = None
         self._started = False
 
     def run(self) -> dict[str, Any]:
         """The report. Never raises for what the candidate does."""
-        broken = None
+        broken, is_uncrossable = None, False
         try:
             setup, cases = self._compiled()
             if self._loads():
@@ -55,6 +56,7 @@ class Judge:
                 self._run_all(setup, cases)
         except (SuiteBrokenError, UnsupportedError) as error:
             broken = str(error)[:_MAX_DETAIL]
+            is_uncrossable = isinstance(error, UnsupportedError) and error.is_of_suite
         self._take_back()
         gone = self._channel.gone
         return {
@@ -62,6 +64,7 @@ class Judge:
             "load": self._load,
             "gone": None if gone is None else [gone.kind, str(gone)[:_MAX_DETAIL]],
             "broken": broken,
+            "uncrossable": is_uncrossable,
             "signs": self._channel.signs,
             "started": self._started,
         }

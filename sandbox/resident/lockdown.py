@@ -120,7 +120,6 @@ def set_ceilings(ceilings: Ceilings) -> None:
         (resource.RLIMIT_NPROC, ceilings.num_processes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_CPU, ceilings.cpu_s),
     ):
         resource.setrlimit(which, (value, value))

@@ -2,6 +2,10 @@
 
 A handle never asks the candidate whether it equals something, what its hash is, or whether it is true: ``==`` and
 ``hash`` go by identity, ``bool`` refuses. So an object that is equal to everything equals nothing here.
+
+A test that calls a function expects plain data of it: ``x in f(1)`` goes through the object's values here, and the
+yes-or-no questions of plain types (``startswith``, ``issubset``) are not put to an object that may say yes to all. Of
+an object whose class the test itself has called by its name, ``Trie()``, they are the very thing that is tested.
 """
 
 # Values of any type pass through here, so strict typing has nothing to hold on to.
@@ -19,7 +23,15 @@ from typing import Any, NoReturn, cast
 
 from .wire import Decoder, Encoder, FrameTooLargeError, PeerGoneError, WireError, receive_frame, send_frame
 
+TESTS = "tests"
+"""Name of the module in which a suite runs."""
 _MAX_LENGTH = 10_000_000
+_PREDICATES = frozenset(
+    {name for name in (*dir(str), *dir(float)) if name.startswith("is")}
+    | {"startswith", "endswith"}
+    | {name for name in dir(frozenset) if not name.startswith("_") and name != "copy"}
+)
+"""Methods of plain types that say yes or no, or that are told what a set is compared with."""
 
 
 class CandidateGone(BaseException):
@@ -35,7 +47,15 @@ class CandidateExit(BaseException):
 
 
 class UnsupportedError(Exception):
-    """The test passes something that cannot cross to another process."""
+    """The test passes something that cannot cross to another process.
+
+    ``is_of_suite``: no program had a part in that. It was passed before the program had answered anything, or is an
+    object of a class of the test's own.
+    """
+
+    def __init__(self, detail: str, *, is_of_suite: bool) -> None:
+        super().__init__(detail)
+        self.is_of_suite = is_of_suite
 
 
 class Channel:
@@ -48,6 +68,7 @@ class Channel:
         self._callbacks: list[Callable[..., Any]] = []
         self._encoder = Encoder(self._encode_special)
         self._decoder = Decoder(self._decode_special)
+        self._asks_instance = False
         self._socket = socket.socket(fileno=descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
@@ -115,11 +136,13 @@ class Channel:
             self.before_first_request()
         self.num_requests += 1
         self.expect_silence()
+        is_instance = target[:1].isupper() if isinstance(target, str) else self._handles[target]._is_instance
         # Not to be guessed: an answer written in advance, or left over, can then match no request.
         sequence = int.from_bytes(os.urandom(6), "big")
         self.send([sequence, operation, target, arguments, keywords])
         while True:
             reply = self.receive()
+            self._asks_instance = is_instance  # a callback may have asked something else meanwhile
             if not isinstance(reply, list) or len(cast("list[Any]", reply)) < 3 or reply[0] != sequence:
                 self._protocol_error("a reply out of turn")
             body = cast("list[Any]", reply[1:])
@@ -128,7 +151,7 @@ class Channel:
             elif body[0] == "returned" and len(body) == 3:
                 return self._returned(body, [*values, *named.values()])
             elif body[0] == "raised" and len(body) == 3:
-                self._raise(body[1], body[2])
+                self._raise(body[1], body[2], is_next=operation == "next")
             else:
                 self._protocol_error("a reply of no known kind")
 
@@ -151,12 +174,18 @@ class Channel:
                     self._protocol_error("a malformed change")
         return result
 
-    def _raise(self, names: Any, message: Any) -> NoReturn:
-        """The nearest builtin class of the candidate's exception, so that a test's ``except ValueError`` works."""
+    def _raise(self, names: Any, message: Any, *, is_next: bool) -> NoReturn:
+        """The nearest builtin class of the candidate's exception, so that a test's ``except ValueError`` works.
+
+        A StopIteration would end the loop of a test that goes through ``map(f, inputs)``, as if all were well: it is
+        believed of an iterator alone, and is a RuntimeError otherwise, as in a generator.
+        """
         if not isinstance(names, list) or not isinstance(message, str):
             self._protocol_error("a malformed exception")
         texts = [name for name in cast("list[Any]", names) if isinstance(name, str)]
         shown = texts[0] if texts else "?"
+        if not is_next and not {"StopIteration", "StopAsyncIteration"}.isdisjoint(texts):
+            texts = ["RuntimeError"]
         for name in texts:
             kind = getattr(builtins, name, None)
             if isinstance(kind, type) and issubclass(kind, Exception):
@@ -192,9 +221,9 @@ class Channel:
         if callable(value):
             self._callbacks.append(value)
             return {"q": len(self._callbacks) - 1}
-        if isinstance(value, Iterator):
-            raise UnsupportedError(f"an iterator of type {kind.__name__} as an argument")
-        raise UnsupportedError(f"an argument of type {kind.__name__}")
+        what = f"an iterator of type {kind.__name__} as an argument" if isinstance(value, Iterator) else ""
+        is_of_suite = self.num_requests == 0 or kind.__module__ == TESTS
+        raise UnsupportedError(what or f"an argument of type {kind.__name__}", is_of_suite=is_of_suite)
 
     def _decode_special(self, tag: str, body: Any) -> Any:
         if tag == "h":
@@ -203,7 +232,7 @@ class Channel:
                 raise WireError("a malformed handle")
             if number not in self._handles:
                 make = RemoteIterator if kind == "iterator" else Remote
-                self._handles[number] = make(self, number, name[:50])
+                self._handles[number] = make(self, number, name[:50], self._asks_instance)
             return self._handles[number]
         if tag == "q":
             return self._callbacks[body]
@@ -260,12 +289,14 @@ class EntryPoint:
 class Remote:
     """An object that stays with the candidate. Equality and hash are identity."""
 
-    __slots__ = ("_channel", "_name", "_number")
+    __slots__ = ("_channel", "_is_instance", "_name", "_number")
 
-    def __init__(self, channel: Channel, number: int, name: str) -> None:
+    def __init__(self, channel: Channel, number: int, name: str, is_instance: bool) -> None:
+        """``is_instance``: made by a class that the test has called, or had from an object that was."""
         object.__setattr__(self, "_channel", channel)
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_name", name)
+        object.__setattr__(self, "_is_instance", is_instance)
 
     def _ask(self, operation: str, *values: Any) -> Any:
         return self._channel.request(operation, self._number, values, {})
@@ -286,6 +317,8 @@ class Remote:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name in _PREDICATES and not self._is_instance:
+            raise AttributeError(f"the program returned an object ({self._name}) where a test wants to ask {name}()")
         return self._ask("get", name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -301,7 +334,9 @@ class Remote:
         self._ask("delete_item", key)
 
     def __contains__(self, key: Any) -> bool:
-        return self._ask("contains", key) is True
+        if self._is_instance:
+            return self._ask("contains", key) is True
+        return any(item is key or item == key for item in self)
 
     def __len__(self) -> int:
         length = self._ask("length")

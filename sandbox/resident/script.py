@@ -23,6 +23,7 @@ _CHUNK = 1 << 16
 _MAX_TRACE = 5
 _MAX_DETAIL = 200
 _OUT_OF_MEMORY = "out-of-memory"
+_LAST_WORDS = 400
 
 
 def run_script(code: types.CodeType, channel: int) -> None:
@@ -113,6 +114,10 @@ class ScriptJudge:
         if self._channel.last_message() == [_OUT_OF_MEMORY]:
             return ["memory_limit", "MemoryError"]
         job = self._job
+        # A program that says so itself has not passed either.
+        words = job.get("memory_words", "").encode()
+        if words and words in printed[-_LAST_WORDS:]:
+            return ["memory_limit", "the runtime ran out of memory"]
         expected = job["stdout"].encode("utf-8", "surrogatepass")
         if agree(job["checker"], printed, expected, job["absolute_tolerance"], job["relative_tolerance"]):
             return ["passed", ""]

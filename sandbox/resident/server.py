@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from . import accounts, candidate, judge, lockdown, pair
 from .cleaning import Spent, Sweeper
+from .ending import Ending
 from .protocol import LENGTH, NO_SUITE, ORDER_BYTES, End, Kind, Order, Result
 from .seccomp import Filter
 from .shelf import Shelf, take_in
@@ -252,21 +253,25 @@ class Run:
     def _watch(self, printed: int, report: int) -> None:
         """Consumes the ends of judge and candidate and what is printed; unblocked by the wall limit at the latest."""
         order, poll = self._order, select.poll()
-        judge_end, candidate_end = os.pidfd_open(self._judge), os.pidfd_open(self._candidate)
-        for descriptor in (judge_end, candidate_end, printed):
-            poll.register(descriptor, select.POLLIN)
+        judge_end, candidate_end = Ending(self._judge), Ending(self._candidate)
+        judge_end.register(poll)
+        candidate_end.register(poll)
+        poll.register(printed, select.POLLIN)
         poll.register(self._server.orders, 0)  # hang-up only: the job itself is the judge's to read
         wall_end, next_tick = self._start + order.wall_s, self._start + _FIRST_TICK_S
+        is_judged = False
         while True:
             now = time.monotonic()
-            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, min(wall_end, next_tick) - now) * 1e3 + 1)}
+            wait_s = min(max(0.0, min(wall_end, next_tick) - now) + 1e-3, candidate_end.patience_s)
+            ready = {descriptor for descriptor, _ in poll.poll(wait_s * 1e3)}
             if self._server.orders in ready:
                 os._exit(0)
-            if judge_end in ready:
+            if not is_judged and judge_end.has_come(ready):
                 if self._kind is not Kind.EXECUTE:
                     break
-                poll.unregister(judge_end)  # all output is there; how the program ends counts too
-            if candidate_end in ready:
+                is_judged = True  # all output is there; how the program ends counts too
+                judge_end.unregister(poll)
+            if candidate_end.has_come(ready):
                 break  # what it leaves running, holding its streams, ends with it
             if printed in ready and not self._count_prints(printed):
                 poll.unregister(printed)
@@ -280,7 +285,7 @@ class Run:
                 next_tick = now + self._tick()
             if self._end:
                 break
-        os.close(candidate_end)
+        candidate_end.close()
         self._finish(judge_end, report)
 
     def _count_prints(self, printed: int) -> bool:
@@ -327,7 +332,7 @@ class Run:
 
     # -- the end
 
-    def _finish(self, judge_end: int, report: int) -> None:
+    def _finish(self, judge_end: Ending, report: int) -> None:
         """Ends the candidate and all it started, then the judge, which hears of it by the end of its stream."""
         others: list[int] = []
         # What the kernel ends with the namespace drops out of its accounts, so it is looked at before; not in short
@@ -344,11 +349,11 @@ class Run:
         is_alone = self._kind is Kind.FUNCTIONS and os.fstat(report).st_size > 0
         is_hurried = self._end and not (is_alone and self._end in _NOT_OVERDRAWN)
         grace_s = _JUDGE_GRACE_S if is_hurried else max(_JUDGE_GRACE_S, self._order.wall_s)
-        if not select.select([judge_end], [], [], grace_s)[0]:
+        if not judge_end.comes_within(grace_s):
             os.kill(self._judge, signal.SIGKILL)
         _, status = os.waitpid(self._judge, 0)
         self._judge_exit = os.waitstatus_to_exitcode(status)
-        os.close(judge_end)
+        judge_end.close()
 
     def _account(self, spent: Spent) -> None:
         self._cpu_s = max(self._polled_cpu_s, spent.cpu_s)

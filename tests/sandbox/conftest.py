@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,14 +54,29 @@ def require_engine() -> None:
         build_image(client)
 
 
+def require_runtime(name: str) -> None:
+    """Skips where the engine has no such runtime."""
+    require_engine()
+    info: Any = engine().info()
+    if name not in info["Runtimes"]:
+        pytest.skip(f"the engine has no runtime {name}")
+
+
 def open_backend(name: str, slots: int = SLOTS, languages: tuple[str, ...] = ("python",)) -> BlockingExecutor:
     """An executor by the name of a ``BACKENDS`` parameter."""
     if name.startswith("docker"):
         require_engine()
-        profile = Profile(name.removeprefix("docker-"))
-        return BlockingExecutor(
-            SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=slots, languages=languages)
+        profile, _, runtime = name.removeprefix("docker-").partition("-")
+        if runtime:
+            require_runtime(runtime)
+        config = SandboxConfig(
+            backend=Backend.DOCKER,
+            profile=Profile(profile),
+            slots=slots,
+            languages=languages,
+            runtime=runtime or None,
         )
+        return BlockingExecutor(config)
     config = SandboxConfig(backend=Backend.EMBEDDED, slots=slots, languages=languages)
     try:
         if name == "embedded-user":
@@ -76,6 +92,7 @@ BACKENDS = [
     pytest.param("docker-fast", marks=pytest.mark.docker),
     pytest.param("docker-lean", marks=pytest.mark.docker),
 ]
+GVISOR = "docker-lean-runsc"
 
 
 @pytest.fixture(scope="session", params=BACKENDS)

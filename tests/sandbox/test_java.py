@@ -16,8 +16,9 @@ from problems.java import JavaMethod, JavaSuite, suite_of_members
 from problems.problem import FunctionSuite, Limits, Split
 from problems.stdio import StdioCase, StdioSuite
 from problems.synthetic import SyntheticConfig, checked_tasks
-from sandbox import BlockingExecutor, Outcome, Program, Verdict
+from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig, Verdict
 from sandbox.errors import ImageMissingError
+from sandbox.verdict import Trust
 
 from .conftest import DATA, open_backend
 from .java_rows import IMPORTS, ROWS, Row
@@ -138,12 +139,58 @@ def test_names_of_the_program_stand_in_nobodys_way(judge: Run) -> None:
     assert judge(f"class C {{ {INCREMENT} }} {others}", CASES).passed
 
 
-def test_a_type_that_cannot_cross_is_named_and_nobodys_fault(judge: Run) -> None:
-    members = "static int f(java.util.function.Function<Integer, Integer> a) { return a.apply(1); }"
-    suite = suite_of(members, "check(C.f(x -> x + 1) == 2);")
-    verdict = judge(f"class C {{ {members} }}", suite)
+FUNCTION = "static int f(java.util.function.Function<Integer, Integer> a) { return a.apply(1); }"
+
+
+def test_a_suite_with_a_type_that_cannot_cross_runs_merged_and_says_so(judge: Run) -> None:
+    suite = suite_of(FUNCTION, "check(C.f(x -> x + 1) == 2); assert C.f(x -> 7) == 7;")
+    right = judge(f"class C {{ {FUNCTION} }}", suite)
+    assert (right.passed, right.trust) == (True, Trust.MERGED), right
+    wrong = judge(f"class C {{ {FUNCTION.replace('(1)', '(1) + 1')} }}", suite)
+    assert (wrong.outcome, wrong.trust) == (Outcome.RUNTIME_ERROR, Trust.MERGED), wrong
+    asserted = judge(f"class C {{ {FUNCTION.replace('apply(1)', 'apply(1) == 7 ? 8 : 2')} }}", suite)
+    assert asserted.outcome is Outcome.RUNTIME_ERROR, asserted
+    ended = judge(f"class C {{ {FUNCTION.replace('return', 'System.exit(0); return')} }}", suite)
+    assert ended.outcome is Outcome.WRONG_ANSWER, ended
+    broken = judge("class C { int unknown = a; }", suite)
+    assert (broken.outcome, broken.diagnostics[0].line) == (Outcome.COMPILE_ERROR, 1)
+
+
+def test_a_type_that_cannot_cross_is_named_where_merged_runs_are_refused() -> None:
+    suite = suite_of(FUNCTION, "check(C.f(x -> x + 1) == 2);")
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1, languages=("java",), refuse_merged=True)
+    try:
+        strict = BlockingExecutor(config)
+    except ImageMissingError as error:
+        pytest.skip(str(error))
+    with strict:
+        verdict = strict.run(Program("java", f"class C {{ {FUNCTION} }}".encode()), suite, LIMITS)
     assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
     assert "java.util.function.Function" in verdict.detail
+
+
+def test_fractions_are_counted_where_the_cases_of_a_test_are_known(java: BlockingExecutor) -> None:
+    checks = tuple(f"check(C.f({number}) == {number + 1});" for number in (1, 5, 41))
+    whole = suite_of(INCREMENT, " ".join(checks))
+    suite = replace(whole, parts=tuple(suite_of(INCREMENT, check).test for check in checks))
+    right = java.run(Program("java", f"class C {{ {INCREMENT} }}".encode()), suite, LIMITS, stop_at_first_failure=False)
+    assert (right.passed, right.num_passed, right.num_cases) == (True, 3, 3)
+    partly = INCREMENT.replace("return", "if (a == 5) return 0; return")
+    program = Program("java", f"class C {{ {partly} }}".encode())
+    verdict = java.run(program, suite, LIMITS, stop_at_first_failure=False)
+    assert verdict.outcome is Outcome.WRONG_ANSWER
+    passed = [case.outcome is Outcome.PASSED for case in verdict.cases]
+    assert (passed, verdict.num_cases) == ([True, False, True], 3)
+    assert java.run(program, suite, LIMITS).num_passed == 0
+
+
+def test_an_exit_code_of_a_program_s_own_is_no_lack_of_memory(java: BlockingExecutor) -> None:
+    suite = StdioSuite((StdioCase("", "3\n"),))
+    source = "public class Main { public static void main(String[] a) { System.exit(3); } }"
+    assert java.run(Program("java", source.encode()), suite, LIMITS).outcome is Outcome.RUNTIME_ERROR
+    hoard = "var kept = new java.util.ArrayList<long[]>(); for (;;) kept.add(new long[1 << 17]);"
+    program = Program("java", source.replace("System.exit(3);", hoard).encode())
+    assert java.run(program, suite, replace(LIMITS, memory_bytes=128 << 20)).outcome is Outcome.MEMORY_LIMIT
 
 
 def test_an_argument_that_cannot_cross_is_named_even_if_the_test_catches_all(judge: Run) -> None:

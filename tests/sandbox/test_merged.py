@@ -9,7 +9,7 @@ import pytest
 
 from problems.datasets import load_problems
 from problems.merged import END_MARK, MergedSuite
-from problems.problem import Limits, Problem
+from problems.problem import FunctionSuite, Limits, Problem
 from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig, Verdict
 from sandbox.errors import ImageMissingError, MergedRefusedError
 from sandbox.verdict import Trust
@@ -81,6 +81,37 @@ def test_python_can_be_merged_too(warm: BlockingExecutor) -> None:
     assert right.trust is Trust.MERGED
     assert warm.run(Program("python", b"def f(x): return x"), suite, LIMITS).outcome is Outcome.RUNTIME_ERROR
     assert warm.run(Program("python", b"raise SystemExit(0)"), suite, LIMITS).outcome is Outcome.WRONG_ANSWER
+
+
+UNCROSSABLE = {
+    "an object": ("def f(x): return x is not None", "", ("assert f(object()) is True", "assert f(None) is False")),
+    "an iterator": ("def f(x): return sum(x)", "", ("assert f(iter([1, 2])) == 3", "assert f(iter([])) == 0")),
+    "an object of a class of the test": (
+        "def f(x): return x.value + 1",
+        "class Node:\n    def __init__(self, value): self.value = value",
+        ("assert f(Node(1)) == 2", "assert f(Node(4)) == 5"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNCROSSABLE)
+def test_a_suite_that_passes_what_cannot_cross_runs_merged_and_says_so(warm: BlockingExecutor, name: str) -> None:
+    source, setup, cases = UNCROSSABLE[name]
+    suite = FunctionSuite(("f",), setup, cases)
+    right = warm.run(Program("python", source.encode()), suite, LIMITS)
+    assert (right.passed, right.trust, right.num_passed, right.num_cases) == (True, Trust.MERGED, 2, 2)
+    wrong = warm.run(Program("python", b"def f(x): return 7"), suite, LIMITS)
+    assert (wrong.outcome, wrong.trust, wrong.num_passed) == (Outcome.RUNTIME_ERROR, Trust.MERGED, 0)
+    assert warm.run(Program("python", b"def f(x): raise SystemExit(0)"), suite, LIMITS).num_passed == 0
+
+
+def test_settings_may_refuse_what_cannot_be_split() -> None:
+    source, setup, cases = UNCROSSABLE["an object"]
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1, refuse_merged=True)
+    with BlockingExecutor(config) as strict:
+        verdict = strict.run(Program("python", source.encode()), FunctionSuite(("f",), setup, cases), LIMITS)
+    assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
+    assert "type object" in verdict.detail
 
 
 def test_settings_may_refuse_merged_tests() -> None:

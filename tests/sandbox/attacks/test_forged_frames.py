@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from problems.problem import Limits
 from sandbox import Outcome
 
 from .conftest import FAILED, Assault
@@ -120,3 +121,24 @@ def test_a_handle_used_as_the_number_of_another_object_is_the_programs_own_affai
         f"{HEAD}\ndef f(x):\n    frame([turn(), 'returned', {{'h': [4, 'iterator', 'list']}}, []])\n    os._exit(0)"
     )
     assault(program, "assert list(f(1)) == [2]")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "['datetime', '2020-01-01T00:00:00+00:00']", "['time', '01:00:00+00:00']", "['dict_keys', [1, 2]]",
+        "['dict_values', [1, [2]]]", "['dict_items', [{'t': [1, 2]}]]", "['deque', [1]]", "['type', 'map']",
+        "['ordered', [1, 2]]", "['timedelta', 1, 2, 3]", "['timedelta', 1e308]", "['decimal', 'sNaN']",
+        "['range', '0x1', '0x2', '0x3']", "['fraction', '0x1', '0x0']",
+    ],
+)  # fmt: skip
+def test_a_value_that_comes_in_can_go_out_again(assault: Assault, value: str) -> None:
+    """A test may pass on what it was given. If that could not cross, the program had chosen an infrastructure error."""
+    answer = f"frame([turn(), 'returned', {{'x': {value}}}, []])"
+    program = f"{HEAD}\ndef f(x):\n    if x == 1: {answer}; time.sleep(9)\n    return 0"
+    assault(program, "assert f(f(1)) == 2", expect=FAILED, limits=Limits(wall_s=3.0))
+
+
+def test_a_forged_nest_that_is_passed_on_is_no_way_out(assault: Assault) -> None:
+    deep = "('[%d, \"returned\", ' % turn() + '[' * 300 + ']' * 300 + ', []]').encode()"
+    assault(f"{HEAD}\ndef f(x):\n    frame({deep}); time.sleep(9)", "assert f(f(1)) == 2", limits=Limits(wall_s=3.0))

@@ -52,6 +52,53 @@ def test_no_object_is_equal_to_what_it_is_not(assault: Assault, name: str) -> No
     assault(LIARS[name], "assert {2: 'x'}[f(1)]")
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        "assert 2 in f(1)",
+        "assert not 2 not in f(1)",
+        "assert f(1).startswith('ab')",
+        "assert f(1).isdigit() and f(1).is_integer()",
+        "assert f(1).issubset({1, 2})",
+        "assert f(1).union({2}) == {2}",
+        "assert {2} == f(1).intersection({2})",
+        "assert all(x in f(1) for x in (1, 2))",
+    ],
+)
+def test_an_object_that_says_yes_to_everything_is_not_asked(assault: Assault, case: str) -> None:
+    """What a plain value would answer for itself, the program would answer here, and would be told what is expected."""
+    yes = ALWAYS_EQUAL.replace("def __getattr__(self, name): return self", "def __getattr__(self, name): return yes")
+    program = f"yes = lambda *a: a[0] if a and isinstance(a[0], set) else True\n{yes}def f(x): return Always()"
+    assault(program, case)
+
+
+def test_a_membership_is_sought_among_the_values(assault: Assault) -> None:
+    for value in ("(i for i in (x, x + 1))", "map(int, '12')", "{1: 1, 2: 2}.keys()"):
+        assault(f"def f(x): return {value}", "assert 2 in f(1)", "assert 3 not in f(1)", expect=Outcome.PASSED)
+
+
+LOOPS = {
+    "all of a map": "assert all(map(lambda x: f(x) == x + 1, [1, 2, 3]))",
+    "pairs": "for got, wanted in zip(map(f, [1, 2]), [2, 3]):\n    assert got == wanted",
+    "a loop over a map": "for got in map(f, [1]):\n    assert got == 2",
+    "nothing unequal": "assert not [1 for got, wanted in zip(map(f, [1, 2]), [2, 3]) if got != wanted]",
+    "a filter": "assert list(filter(lambda x: f(x) != x + 1, [1, 2])) == []",
+    "an iterator until a value": "assert list(iter(lambda: f(1), 2)) == []",
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("error", ["StopIteration", "StopAsyncIteration", "S"])
+def test_an_exception_that_ends_loops_ends_no_loop_of_the_test(assault: Assault, name: str, error: str) -> None:
+    """Raised in a call, a StopIteration would pass for the end of the test's own ``map`` or ``zip``."""
+    assault(f"class S(StopIteration): pass\ndef f(x): raise {error}", LOOPS[name], expect=Outcome.RUNTIME_ERROR)
+
+
+def test_an_iterator_still_ends(assault: Assault) -> None:
+    program = "class S(StopIteration): pass\nclass I:\n    def __iter__(s): return s\n    def __next__(s): raise S\ndef f(x): return I()"
+    assault(program, "assert list(f(1)) == []", expect=Outcome.PASSED)
+
+
 @pytest.mark.parametrize("container", ["[Always()]", "(Always(),)", "{'k': Always()}", "{Always()}"])
 def test_no_object_inside_plain_data_is_equal_to_what_it_is_not(assault: Assault, container: str) -> None:
     program = f"{ALWAYS_EQUAL}\ndef f(x): return {container}"
