@@ -56,3 +56,11 @@ class SandboxConfig(BaseModel):
     """Docker only: the container runtime, such as ``runsc`` for gVisor; the engine's default if not given."""
     start_timeout_s: float = Field(default=120.0, gt=0)
     """Seconds that a slot may take to start."""
+
+
+_SERVER_BYTES = 128 << 20
+
+
+def slot_memory_bytes(config: SandboxConfig) -> int:
+    """What a slot's control group allows: the program, a judge of the usual size, and the server."""
+    return config.memory_bytes + config.judge_memory_bytes // 4 + _SERVER_BYTES

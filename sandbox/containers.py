@@ -19,7 +19,7 @@ from docker.models.containers import Container
 from docker.types import LogConfig, Ulimit
 
 from sandbox import shipping
-from sandbox.config import Profile, SandboxConfig
+from sandbox.config import Profile, SandboxConfig, slot_memory_bytes
 from sandbox.errors import SlotDiedError
 from sandbox.interpreter import this_interpreter
 from sandbox.languages.definition import Language
@@ -34,7 +34,6 @@ _CAPABILITIES = {
     Profile.LEAN: ["SETUID", "SETGID", "KILL", "CHOWN"],
 }
 _SCRATCH = {"/tmp": "rw,noexec,nosuid,nodev,size=32m,nr_inodes=4096,mode=755"}
-_SERVER_BYTES = 128 << 20
 _MAX_PROCESSES = 512
 _STDOUT, _STDERR = 1, 2
 _STDERR_TAIL = 2000
@@ -114,7 +113,7 @@ class DockerSlot(Slot):
     def _create(self) -> socket.socket:
         """Creates, attaches, then starts: so no byte is lost."""
         config = self.config
-        memory = config.memory_bytes + config.judge_memory_bytes // 4 + _SERVER_BYTES
+        memory = slot_memory_bytes(config)
         security = ["no-new-privileges:true"]
         if config.profile is Profile.FAST:
             security.append("apparmor=unconfined")  # its default profile forbids all mounts

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from sandbox import shipping
-from sandbox.config import SandboxConfig
+from sandbox.config import SandboxConfig, slot_memory_bytes
+from sandbox.control_groups import ControlGroup, new_control_group
 from sandbox.interpreter import this_interpreter
 from sandbox.languages.definition import Language
 from sandbox.roots import PYTHON, find_root
@@ -23,13 +24,14 @@ _END_S = 5.0
 
 
 class EmbeddedSlot(Slot):
-    """Root makes the namespaces directly; an ordinary user by way of a user namespace."""
+    """Root makes the namespaces directly, and a control group; an ordinary user by way of a user namespace."""
 
     def __init__(self, config: SandboxConfig, language: Language | None = None) -> None:
         """``language``: the slot gets its root; that of the machine's Python if not given. Raises ImageMissingError."""
         super().__init__(config, language)
         self._root = find_root(language) if language else None
 
+    _group: ControlGroup | None = None
     _process: Process | None = None
     _errors: asyncio.Task[None] | None = None
     _tail: bytes = b""
@@ -45,11 +47,17 @@ class EmbeddedSlot(Slot):
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
+        # It waits for what to do, so whatever it starts will be in the group too.
+        self._group = None if self.own_users else new_control_group(slot_memory_bytes(self.config))
+        if self._group is not None:
+            self._group.take_in(process.pid)
         self._errors = asyncio.create_task(self._collect_errors(process))
         return Connection(process.stdout, process.stdin)
 
     def preamble(self) -> bytes:
         plan = self._root_plan(self._root) if self._root else self._interpreter_plan()
+        if self._group is not None:
+            plan["files"] += self._group.files()
         return shipping.bundle(shipping.JAIL, {**plan, "own_users": self.own_users})
 
     def _root_plan(self, root: Path) -> dict[str, Any]:
@@ -79,13 +87,13 @@ class EmbeddedSlot(Slot):
         }  # fmt: skip
 
     def settings(self) -> dict[str, Any]:
-        return {"namespaces": True, "own_users": self.own_users, "hard_memory": False}
+        return {"namespaces": True, "own_users": self.own_users, "hard_memory": self._group is not None}
 
     def isolation(self, holds: frozenset[str]) -> Isolation:
         return Isolation(
             backend="embedded",
             profile="user" if self.own_users else "root",
-            memory="soft",
+            memory="hard" if self.hello is not None and self.hello.memory_limit_bytes > 0 else "soft",
             network="network" in holds,
             pid_namespace="pid_namespace" in holds,
             seccomp="seccomp" in holds,
@@ -108,6 +116,8 @@ class EmbeddedSlot(Slot):
             await self._process.wait()
         if self._errors is not None:
             await self._errors
+        if self._group is not None:
+            await self._group.remove()
 
     async def _collect_errors(self, process: Process) -> None:
         """Consumes standard error; ends with it."""

@@ -99,5 +99,6 @@ def this_interpreter() -> Interpreter:
     base_executable = getattr(sys, "_base_executable", sys.executable)
     executable = Path(os.path.realpath(base_executable))
     library = Path(os.path.realpath(sysconfig.get_path("stdlib")))
-    extensions = sorted(library.glob("lib-dynload/*.so"))
+    # Each library is a mount in embedded slots, copied in every run: those of the one graphical module are left out.
+    extensions = [path for path in sorted(library.glob("lib-dynload/*.so")) if not path.name.startswith("_tkinter")]
     return Interpreter(sys.version, executable, library, _linked_with([executable, *extensions]))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import importlib.util
 import json
+import marshal
 import signal
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -24,14 +28,23 @@ _ENDS = {
 
 @functools.lru_cache(maxsize=256)
 def suite_of(suite: FunctionSuite) -> bytes:
-    """What the judge reads of a suite, whatever the program."""
-    fields = {
-        "entry_points": suite.entry_points,
-        "setup": suite.setup,
-        "cases": suite.cases,
-        "candidate_setup": suite.candidate_setup,
-    }
+    """What the judge reads of a suite, whatever the program. Its code is compiled here, once for all its programs."""
+    fields = {"entry_points": suite.entry_points, "candidate_setup": suite.candidate_setup, **_code_of(suite)}
     return json.dumps(fields).encode()
+
+
+def _code_of(suite: FunctionSuite) -> dict[str, Any]:
+    """``code`` and the ``magic`` of the Python that it is for, which the slots have too; ``error`` if there is none."""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            setup = compile(suite.setup, "setup", "exec", dont_inherit=True)
+            cases = [
+                compile(case, f"case {index}", "exec", dont_inherit=True) for index, case in enumerate(suite.cases)
+            ]
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        return {"error": str(error)}
+    code = base64.b64encode(marshal.dumps((setup, cases))).decode()
+    return {"code": code, "magic": importlib.util.MAGIC_NUMBER.hex()}
 
 
 def job_of(program: Program, limits: Limits, *, stop: bool) -> bytes:

@@ -44,6 +44,7 @@ _STARVED_SHARE = 0.5  # of the time without a processor, spent waiting for one
 _STARVED_LEAST = 0.1  # of the wall limit
 _UIDS_PER_SLOT = 60_000
 _SPLICE_BYTES = 1 << 20
+_GC_THRESHOLDS = (20_000, 20, 20)  # of children, whose lives are short
 _COMPILE_SCRATCH_MB, _SCRATCH_MB = 64, 16
 # A candidate that is to become another program first takes that program in: nothing below this may stop it.
 _LEAST_FILE_BYTES = 64 << 20
@@ -396,6 +397,7 @@ def main(settings: dict[str, Any]) -> NoReturn:
     try:
         server = Server(settings)
         gc.collect()
+        gc.set_threshold(*_GC_THRESHOLDS)
         gc.freeze()  # children then leave the preloaded objects' pages alone
         server.serve()
     except PeerGoneError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
 import pytest
 
 from problems.problem import FunctionSuite, Limits
-from sandbox import BlockingExecutor, Outcome, Program
+from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig
+from sandbox.control_groups import new_control_group
 from sandbox.errors import LimitError
 
 from .conftest import Run
@@ -67,6 +69,25 @@ def f():
     assert verdict.outcome in {Outcome.MEMORY_LIMIT, Outcome.TIME_LIMIT}
     if verdict.isolation and verdict.isolation.memory == "soft":
         assert verdict.outcome is Outcome.MEMORY_LIMIT
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="takes root")
+def test_memory_is_hard_where_an_embedded_slot_may_have_a_control_group() -> None:
+    group = new_control_group(1 << 30)
+    if group is None:
+        pytest.skip("no control group can be made here")
+    folder = group._folder.parent
+    asyncio.run(group.remove())
+    suite = FunctionSuite(("f",), "", ("assert f()",))
+    hoard = Program("python", b"def f(): return len(b'x' * (300 << 20))")
+    with BlockingExecutor(SandboxConfig(backend=Backend.EMBEDDED, slots=1)) as executor:
+        verdict = executor.run(hoard, suite, Limits(memory_bytes=128 << 20))
+        made = list(folder.glob(f"crucible-{os.getpid()}-*"))
+    assert verdict.outcome is Outcome.MEMORY_LIMIT
+    assert verdict.isolation is not None
+    assert verdict.isolation.memory == "hard"
+    assert made
+    assert not any(one.exists() for one in made)
 
 
 def test_printing_without_end_is_an_output_limit(run: Run) -> None:
