@@ -23,6 +23,7 @@ from learner.discriminator import (
     train_discriminator,
 )
 from learner.models import load_backbone
+from learner.placement import Place, at_work, compute_device, settle
 from learner.scalar_config import DiscriminatorConfig
 from learner.scalar_head import ScalarHeadModel
 from learner.scalar_training import ScalarProgress
@@ -38,7 +39,10 @@ class Comparer:
         torch.set_num_threads(config.threads)
         self._config = read_config(Path(folder))
         self._reader = _reader(folder, self._config)
+        self._device = compute_device(config.compute.device)
+        self._place: Place = config.placement
         self._model = ScalarHeadModel.from_pretrained(folder).compute_as(config.compute).eval()
+        settle(self._model, self._device, self._place)
         self._row_tokens = max(config.row_tokens, self._config.max_tokens)
         self._references: OrderedDict[tuple[str, str], float] = OrderedDict()
 
@@ -47,7 +51,8 @@ class Comparer:
         texts = list(dict.fromkeys((prompt, other) for prompt, _, other in comparisons))
         unknown = [text for text in texts if text not in self._references]
         answers = [(prompt, answer) for prompt, answer, _ in comparisons]
-        scores = scores_of_texts(self._model, self._reader, [*answers, *unknown], self._row_tokens).tolist()
+        with at_work(self._model, self._device, self._place):
+            scores = scores_of_texts(self._model, self._reader, [*answers, *unknown], self._row_tokens).tolist()
         references = {text: self._references[text] for text in texts if text in self._references}
         references |= dict(zip(unknown, scores[len(answers) :], strict=True))
         found = [

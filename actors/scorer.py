@@ -15,6 +15,7 @@ from actors.rewards import Tokens
 from learner.line_labels import LabelledAnswer
 from learner.model_config import ComputeConfig
 from learner.models import load_causal_lm
+from learner.placement import Place, at_work, compute_device, settle
 from learner.preferences import PreferencePair
 from learner.process_reward_model import LineFigures, PositionPredictor, judge_lines, train_process_reward_model
 from learner.reward_model import PairFigures, judge_pairs, train_reward_model
@@ -28,14 +29,16 @@ class ScoringConfig:
     """How a scorer computes.
 
     Attributes:
-        compute: precision.
+        compute: precision and device.
         row_tokens: most tokens in one packed row; longer answers are refused, never cut.
         threads: of torch.
+        placement: where the model waits between batches.
     """
 
     compute: ComputeConfig
     row_tokens: int
     threads: int
+    placement: Place = "device"
 
 
 class Scorer:
@@ -44,7 +47,10 @@ class Scorer:
     def __init__(self, folder: str, config: ScoringConfig) -> None:
         torch.set_num_threads(config.threads)
         self._row_tokens = config.row_tokens
+        self._device = compute_device(config.compute.device)
+        self._place: Place = config.placement
         self._model = ScalarHeadModel.from_pretrained(folder).compute_as(config.compute).eval()
+        settle(self._model, self._device, self._place)
 
     def score(self, answers: Sequence[tuple[Tokens, Tokens]]) -> NDArray[np.float64]:
         """[M] score of each whole (prompt ids, completion ids). Raises TooLongError, ValueError (an empty part)."""
@@ -62,7 +68,8 @@ class Scorer:
             for index, (prompt, completion, _) in enumerate(answers)
         ]
         places = [[len(prompt) + token for token in tokens.tolist()] for prompt, _, tokens in answers]
-        return readings_of(self._model, sequences, places, self._row_tokens)
+        with at_work(self._model, self._device, self._place):
+            return readings_of(self._model, sequences, places, self._row_tokens)
 
 
 class RewardModelTrainer:

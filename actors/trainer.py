@@ -19,8 +19,8 @@ from actors.nccl_weights import TRANSPORT as NCCL
 from actors.nccl_weights import NcclSender
 from actors.weights import ShmSender, WeightSender
 from learner.config import PPOConfig, SFTConfig
-from learner.model_config import NewModelConfig
-from learner.models import load_causal_lm, load_tokenizer, new_causal_lm
+from learner.model_config import ComputeConfig, NewModelConfig
+from learner.models import check_tokenizer, load_causal_lm, load_tokenizer, new_causal_lm
 from learner.parallel import SINGLE, Ranks
 from learner.placement import compute_device
 from learner.ppo import PPOLearner
@@ -47,29 +47,19 @@ class StepReport:
     end: float
 
 
-class TrainerWorker:
-    """One ppo stage's learner with its side of the weight transport.
+class RankOfSeveral:
+    """One process of a trainer: before it trains it may meet the others.
 
     Args:
-        config: the learner's settings.
-        run: name of the run; a part of the published folder's name.
-        threads: of torch.
-        rank: of this process among the learner's. Each rank is given the same calls in the same order; the first one
-            answers, publishes and writes.
-        transport: of the weights to the generators: ``GeneratorConfig.weight_transport``.
+        compute: says where it computes.
+        rank: of this process. Each is given the same calls in the same order; the first one answers and writes.
     """
 
-    def __init__(self, config: PPOConfig, run: str, threads: int, rank: int = 0, transport: str = "shm") -> None:
-        torch.set_num_threads(threads)
-        self._config = config
-        self._is_first = rank == 0
+    def __init__(self, compute: ComputeConfig, rank: int) -> None:
+        self._compute = compute
         self._rank = rank
+        self._is_first = rank == 0
         self._ranks = SINGLE
-        self._sender = _sender(run, transport) if self._is_first else None
-        self._learner: PPOLearner | None = None
-        self._tokenizer: Any = None
-        self._lineage = 0
-        self._records = Path()
 
     def meeting_place(self) -> str:
         """Where the ranks find each other: an address of the first one's node with a port that is free now."""
@@ -79,7 +69,7 @@ class TrainerWorker:
 
     def join(self, place: str, count: int, timeout_s: float) -> None:
         """Meets the other ranks; returns when all are there."""
-        device = compute_device(self._config.compute.device)
+        device = compute_device(self._compute.device)
         torch.distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             init_method=place,
@@ -88,6 +78,28 @@ class TrainerWorker:
             timeout=timedelta(seconds=timeout_s),
         )
         self._ranks = Ranks.joined(device.type)
+
+
+class TrainerWorker(RankOfSeveral):
+    """One ppo stage's learner with its side of the weight transport.
+
+    Args:
+        config: the learner's settings.
+        run: name of the run; a part of the published folder's name.
+        threads: of torch.
+        rank: of this process among the learner's; the first one publishes the weights.
+        transport: of the weights to the generators: ``GeneratorConfig.weight_transport``.
+    """
+
+    def __init__(self, config: PPOConfig, run: str, threads: int, rank: int = 0, transport: str = "shm") -> None:
+        torch.set_num_threads(threads)
+        super().__init__(config.compute, rank)
+        self._config = config
+        self._sender = _sender(run, transport) if self._is_first else None
+        self._learner: PPOLearner | None = None
+        self._tokenizer: Any = None
+        self._lineage = 0
+        self._records = Path()
 
     def ping(self) -> None:
         """Answers while the process lives, whatever else it does."""
@@ -180,16 +192,18 @@ def _own_address() -> str:
             return "127.0.0.1"
 
 
-class FineTuner:
+class FineTuner(RankOfSeveral):
     """One sft stage's trainer. ``train`` runs in one thread, ``progress`` and ``stop`` answer from another.
 
     Args:
         config: the trainer's settings.
         threads: of torch.
+        rank: of this process among the trainer's.
     """
 
-    def __init__(self, config: SFTConfig, threads: int) -> None:
+    def __init__(self, config: SFTConfig, threads: int, rank: int = 0) -> None:
         torch.set_num_threads(threads)
+        super().__init__(config.compute, rank)
         self._config = config
         self._latest: SFTProgress | None = None
         self._stop = threading.Event()
@@ -212,6 +226,8 @@ class FineTuner:
             style: how prompts are rendered, here as in RL and evaluation.
             pairs: completions get the end-of-sequence token.
             output: the folder to write.
+
+        Raises TokenizerMismatchError, ModelRefusedError.
         """
         from transformers import AutoTokenizer
 
@@ -227,6 +243,7 @@ class FineTuner:
                 seed=self._config.seed,
             )
         )
+        check_tokenizer(tokenizer, model.config)
         examples = [
             sft_example(
                 str(index),
@@ -235,7 +252,7 @@ class FineTuner:
             )
             for index, (prompt, completion) in enumerate(pairs)
         ]
-        trainer = SFTTrainer(model, self._config, examples)
+        trainer = SFTTrainer(model, self._config, examples, ranks=self._ranks)
         final = trainer.train(progress=self._note, stop=self._stop.is_set)
         trainer.export(Path(output), tokenizer)
         return final

@@ -54,7 +54,7 @@ VOCABULARY, EOS = 1024, 1
 ROUNDS = 5
 ROW_TOKENS = 4096
 TRL_SAMPLES, TRL_PROMPT, TRL_COMPLETION, TRL_EPOCHS = 16, 16, 64, 4
-TRL_STEPS, TRL_TURNS = 5, 2
+TRL_STEPS = 5
 
 
 def model(vocabulary: int = VOCABULARY, shape: NewModelConfig = SHAPE) -> PreTrainedModel:
@@ -288,14 +288,11 @@ def trl_arm() -> dict[str, Any]:
     """Samples per CPU second of a whole PPO step: generation, reference, critic, 4 epochs of 16 samples of 64 tokens.
 
     Ours: vLLM's CPU engine and this learner, weights pushed after each step, the engine's process counted. TRL 0.24
-    (the last with a PPO trainer), in an environment of its own, made on demand. The two sides run in turns.
+    (the last with a PPO trainer), in an environment of its own, made on demand. One run each, one after the other.
     """
     theirs_python = trl_environment()
-    ours: list[float] = []
-    theirs: list[float] = []
-    for _ in range(TRL_TURNS):
-        ours += run_side([sys.executable, "-m", "benchmarks.learner", "--our-side"])
-        theirs += run_side([str(theirs_python), str(ROOT / "benchmarks" / "trl_side.py")])
+    ours = run_side([sys.executable, "-m", "benchmarks.learner", "--our-side"])
+    theirs = run_side([str(theirs_python), str(ROOT / "benchmarks" / "trl_side.py")])
     rate, other = TRL_SAMPLES / median(ours), TRL_SAMPLES / median(theirs)
     return {
         "samples": TRL_SAMPLES,

@@ -88,7 +88,9 @@ class ScorersConfig(Settings):
     row_tokens: int = Field(default=4096, ge=16)
     """Most tokens in one packed row; a longer answer is an error, never cut."""
     compute: ComputeConfig = ComputeConfig()
-    """Precision."""
+    """Precision and device. A GPU is seen only where ``num_gpus`` reserves one."""
+    placement: Literal["device", "host"] = "device"
+    """Where a model waits. ``host``: it comes to the device for a batch only, such as beside others on one GPU."""
     judge: GeneratorConfig = GeneratorConfig(max_model_len=2048, max_num_seqs=32)
     """The engine of a ``judge`` term's language model; a longer question is not asked, and counted."""
 

@@ -18,7 +18,7 @@ from cluster.actor_config import (
 )
 from cluster.repeat import written_out
 from cluster.settings import Settings
-from cluster.stage_config import PPOStage, Stage, StageBase, exported_steps, stage_references
+from cluster.stage_config import PPOStage, SFTStage, Stage, StageBase, exported_steps, stage_references
 
 
 class PromptConfig(Settings):
@@ -179,10 +179,10 @@ class RunConfig(Settings):
     @property
     def trainer_processes(self) -> int:
         """Processes of the largest trainer; each reserves ``trainer_resources``."""
-        return max([stage.ranks for stage in self.stages if isinstance(stage, PPOStage)], default=1)
+        return max([stage.ranks for stage in self.stages if isinstance(stage, SFTStage | PPOStage)], default=1)
 
     @property
     def trainer_resources(self) -> dict[str, float]:
         """What each process of the trainer reserves at most, in Ray's terms."""
-        gpus = max([stage.gpus_per_rank for stage in self.stages if isinstance(stage, PPOStage)], default=0)
+        gpus = max([stage.gpus_per_rank for stage in self.stages if isinstance(stage, SFTStage | PPOStage)], default=0)
         return {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})

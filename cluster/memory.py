@@ -133,12 +133,13 @@ def ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1, device:
     return Estimate("trainer", device, _with_process(parts, TRAINER_PROCESS, device), note)
 
 
-def fine_tuner(shape: ModelShape, config: SFTConfig | DPOConfig, *, device: str = "cpu") -> Estimate:
-    """Weights 4 P, gradients 4 P, moments 8 P, and one row's activations and logits."""
+def fine_tuner(shape: ModelShape, config: SFTConfig | DPOConfig, *, ranks: int = 1, device: str = "cpu") -> Estimate:
+    """One rank: weights 4 P, gradients 4 P and moments 8 P, all over R, and one row's activations and logits."""
+    held = shape.num_parameters // ranks
     parts = {
-        "weights": _MASTER * shape.num_parameters,
-        "gradients": _MASTER * shape.num_parameters,
-        "moments": 2 * _MASTER * shape.num_parameters,
+        "weights": _MASTER * held,
+        "gradients": _MASTER * held,
+        "moments": 2 * _MASTER * held,
         "half-precision weights": 2 * shape.num_parameters if config.compute.precision == "bfloat16" else 0,
         "activations": activations(shape, config.row_tokens, config.compute),
         "logits chunk": logits_chunk(shape, config.row_tokens, device),

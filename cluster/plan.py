@@ -165,11 +165,12 @@ def _estimates(config: RunConfig, shapes: dict[str, ModelShape], gpu_bytes: int 
             continue
         candidates: list[Estimate] = []
         if isinstance(stage, SFTStage | DPOStage):
-            candidates.append(memory.fine_tuner(shape, stage.train))
+            ranks = stage.ranks if isinstance(stage, SFTStage) else 1
+            candidates.append(memory.fine_tuner(shape, stage.train, ranks=ranks))
         else:
             candidates.append(memory.generator(shape, config.generators.engine, gpu_bytes))
         if isinstance(stage, PPOStage):
-            candidates.append(memory.ppo_trainer(shape, stage.learner))
+            candidates.append(memory.ppo_trainer(shape, stage.learner, ranks=stage.ranks))
             shm = {"two versions and the next": memory.published(shape)}
             candidates.append(Estimate("published weights", "/dev/shm", shm, "on each node with a generator"))
         for estimate in candidates:

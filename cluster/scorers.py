@@ -198,7 +198,7 @@ def _start_torch(kind: type, model: Path, config: ScorersConfig) -> Any:
     return start_actor(
         kind,
         str(model),
-        ScoringConfig(config.compute, config.row_tokens, config.threads),
+        ScoringConfig(config.compute, config.row_tokens, config.threads, config.placement),
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},

@@ -93,7 +93,11 @@ class SFTStage(StageBase):
     train: SFTConfig = SFTConfig(max_seconds=60.0)
     """The trainer's settings."""
     threads: int = Field(default=1, ge=1)
-    """Threads of the trainer; nothing else runs meanwhile."""
+    """Threads of each process of the trainer; nothing else runs meanwhile."""
+    ranks: int = Field(default=1, ge=1)
+    """Processes of the trainer; they share the work and the memory (FSDP2)."""
+    gpus_per_rank: int = Field(default=0, ge=0, le=1)
+    """GPUs of each of them; 0: the trainer computes on a CPU. Never run with one."""
 
     @model_validator(mode="after")
     def _one_source_of_examples(self) -> Self:

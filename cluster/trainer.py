@@ -1,8 +1,9 @@
-"""The trainer of a ppo stage: one actor a rank, called together, watched, and lost together."""
+"""A trainer of several ranks: one actor each, called together, watched, and lost together."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
@@ -32,16 +33,76 @@ class TrainerActor(TrainerWorker, Present):
         return of_this_node(super().publish(version))
 
 
-class TrainerGroup:
-    """All ranks of one start of the trainer. A rank that dies or hangs takes the others along: TrainerLostError."""
+class RankGroup:
+    """All ranks of one start of a trainer. A rank that dies or hangs takes the others along: TrainerLostError.
+
+    Args:
+        who: the trainer, for people.
+        handles: of the ranks' actors, the first one first.
+        report: told when a rank is lost.
+    """
+
+    def __init__(self, who: str, handles: Sequence[Any], report: Report) -> None:
+        self._who = who
+        self._report = report
+        self._handles = handles
+        self._names = [who] if len(handles) == 1 else [f"{who}-{rank}" for rank in range(len(handles))]
+
+    async def meet(self) -> None:
+        """Compares versions with the driver's, and lets the ranks find each other."""
+        for name, handle in zip(self._names, self._handles, strict=True):
+            refuse_other_versions(name, await self._together([(name, handle.presence.remote())], "come up"))
+        if len(self._handles) > 1:
+            first = (self._names[0], self._handles[0].meeting_place.remote())
+            place = await self._together([first], "name a meeting place")
+            await self.call("join", place, len(self._handles), _TIMEOUT_S, what="meet the other ranks")
+
+    async def call(self, method: str, *arguments: Any, what: str, timeout_s: float = _TIMEOUT_S) -> Any:
+        """The same call to every rank; the first one's answer. Raises TrainerLostError, ActorError if one refused."""
+        try:
+            calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
+        except (ObjectStoreFullError, OutOfDiskError) as error:  # the arguments did not even leave the driver
+            raise ActorError(f"{self._who} could not {what}: {FULL_STORE}") from error
+        return await self._together(list(zip(self._names, calls, strict=True)), what, timeout_s)
+
+    def end(self) -> None:
+        """Ends all ranks at once."""
+        for handle in self._handles:
+            end_actor(handle)
+
+    async def _together(self, calls: list[tuple[str, Any]], what: str, timeout_s: float = _TIMEOUT_S) -> Any:
+        """The first answer, when all are there. If one rank is lost, the others fail or hang in what they do together:
+        the loss is the reason, not what they say."""
+        tasks = [asyncio.create_task(within(call, timeout_s, name, what)) for name, call in calls]
+        try:
+            _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            if waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=_OTHERS_TIMEOUT_S)
+            errors = [error for task in tasks if task.done() and (error := task.exception()) is not None]
+            lost = [str(error) for error in errors if isinstance(error, LostActorError)]
+            lost += [f"{calls[tasks.index(task)][0]} did not {what} when the others had failed" for task in waiting]
+            if lost:
+                raise self._lost(lost[0]) from errors[0]
+            if errors:
+                raise errors[0]
+            return tasks[0].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _lost(self, why: str) -> TrainerLostError:
+        self._report(self._who, "lost", why)
+        self.end()
+        return TrainerLostError(why)
+
+
+class TrainerGroup(RankGroup):
+    """The trainer of a ppo stage."""
 
     def __init__(
         self, stage: PPOStage, run: str, supervision: SupervisionConfig, report: Report, transport: str
     ) -> None:
-        self._supervision = supervision
-        self._report = report
-        self._names = [TRAINER] if stage.ranks == 1 else [f"{TRAINER}-{rank}" for rank in range(stage.ranks)]
-        self._handles = [
+        handles = [
             start_actor(
                 TrainerActor,
                 stage.learner,
@@ -56,25 +117,14 @@ class TrainerGroup:
             )
             for rank in range(stage.ranks)
         ]
+        super().__init__(TRAINER, handles, report)
+        self._supervision = supervision
         self._met = asyncio.Event()
 
     async def meet(self) -> None:
         """Compares versions with the driver's, and lets the ranks find each other."""
-        for name, handle in zip(self._names, self._handles, strict=True):
-            refuse_other_versions(name, await self._together([(name, handle.presence.remote())], "come up"))
-        if len(self._handles) > 1:
-            first = (self._names[0], self._handles[0].meeting_place.remote())
-            place = await self._together([first], "name a meeting place")
-            await self.call("join", place, len(self._handles), _TIMEOUT_S, what="meet the other ranks")
+        await super().meet()
         self._met.set()
-
-    async def call(self, method: str, *arguments: Any, what: str) -> Any:
-        """The same call to every rank; the first one's answer. Raises TrainerLostError, ActorError if one refused."""
-        try:
-            calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
-        except (ObjectStoreFullError, OutOfDiskError) as error:  # the arguments did not even leave the driver
-            raise ActorError(f"{TRAINER} could not {what}: {FULL_STORE}") from error
-        return await self._together(list(zip(self._names, calls, strict=True)), what)
 
     async def call_beside(self, method: str, *arguments: Any, what: str) -> Any:
         """Like ``call``, while other calls may train."""
@@ -95,33 +145,3 @@ class TrainerGroup:
                     await within(ping, timeout_s, name, "answer its health check")
                 except LostActorError as error:
                     raise self._lost(str(error)) from error
-
-    def end(self) -> None:
-        """Ends all ranks at once."""
-        for handle in self._handles:
-            end_actor(handle)
-
-    async def _together(self, calls: list[tuple[str, Any]], what: str) -> Any:
-        """The first answer, when all are there. If one rank is lost, the others fail or hang in what they do together:
-        the loss is the reason, not what they say."""
-        tasks = [asyncio.create_task(within(call, _TIMEOUT_S, name, what)) for name, call in calls]
-        try:
-            _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            if waiting:
-                _, waiting = await asyncio.wait(waiting, timeout=_OTHERS_TIMEOUT_S)
-            errors = [error for task in tasks if task.done() and (error := task.exception()) is not None]
-            lost = [str(error) for error in errors if isinstance(error, LostActorError)]
-            lost += [f"{calls[tasks.index(task)][0]} did not {what} when the others had failed" for task in waiting]
-            if lost:
-                raise self._lost(lost[0]) from errors[0]
-            if errors:
-                raise errors[0]
-            return tasks[0].result()
-        finally:
-            for task in tasks:
-                task.cancel()
-
-    def _lost(self, why: str) -> TrainerLostError:
-        self._report(TRAINER, "lost", why)
-        self.end()
-        return TrainerLostError(why)

@@ -120,6 +120,9 @@ def group_advantages(
     if len(index) and bool((count[index] < 2).any()):
         lonely = names[index[count[index] < 2][0]]
         raise ValueError(f"group {int(lonely)} has fewer than two members to compare")
+    # counted from each group's smallest, so that equal rewards give exactly nothing in float64 too
+    low = zeros.scatter_reduce(0, member_index, members, "amin", include_self=False)
+    members, rewards = members - low[member_index], rewards - low[index]
     mean = zeros.index_add(0, member_index, members) / count
     if baseline == "mean":
         scale = torch.ones_like(mean)

@@ -35,14 +35,15 @@ def token_weights(
 
     Args:
         aggregation: see the module.
-        lengths: trained tokens of each trajectory of the *whole* mini-batch, at least 1 each.
+        lengths: trained tokens of each trajectory of the *whole* mini-batch. One without any counts for nothing: it is
+            not among the B.
         constant_length: L of ``constant_length``, tokens.
         dtype: of the result.
 
     Returns:
         Weights in the order of the flat layout.
     """
-    num_trajectories, num_tokens = len(lengths), int(lengths.sum())
+    num_trajectories, num_tokens = max(int((lengths > 0).sum()), 1), int(lengths.sum())
     if aggregation == "token_mean":
         return torch.full((num_tokens,), 1 / max(num_tokens, 1), dtype=dtype)
     if aggregation == "sequence_mean_token_mean":

@@ -33,7 +33,7 @@ from torch.distributed import ProcessGroup
 from learner.errors import CheckpointError
 from learner.parallel import SINGLE, Ranks
 
-FORMAT = 2
+FORMAT = 3
 STATE_FOLDER, MANIFEST_FILE = "state", "manifest.json"
 _CHUNK_BYTES = 1 << 22
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
@@ -71,7 +71,7 @@ def save_checkpoint(
             shutil.rmtree(left_over, ignore_errors=True)
         aside.mkdir()
     ranks.wait(group)
-    with _without_warning_of_one_process():
+    with _torch_checkpoint(aside):
         writer = dcp.FileSystemWriter(aside / STATE_FOLDER)
         dcp.save(state, storage_writer=writer, process_group=group, no_dist=ranks.count == 1)
     if ranks.is_first:
@@ -81,6 +81,7 @@ def save_checkpoint(
             "kind": kind,
             "settings": settings.model_dump(mode="json"),
             "figures": dict(figures or {}),
+            "tensors": _shapes(state),
             "files": {
                 str(path.relative_to(aside)): {"bytes": path.stat().st_size, "blake2b": _digest(path)} for path in files
             },
@@ -115,7 +116,8 @@ def load_checkpoint(
         ``state``.
 
     Raises:
-        CheckpointError: absent, cut short, damaged, of another kind, or made under another config (field named).
+        CheckpointError: absent, cut short, damaged, of another kind, made under another config (field named), or of
+            another model (tensor named).
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -127,6 +129,9 @@ def load_checkpoint(
     difference = first_difference(manifest["settings"], settings.model_dump(mode="json"))
     if difference:
         raise CheckpointError(f"checkpoint {str(folder)!r} was made under another config: {difference}")
+    difference = first_difference(manifest["tensors"], _shapes(state))
+    if difference:  # torch reads what it finds, and would leave the layers that a smaller model lacks
+        raise CheckpointError(f"checkpoint {str(folder)!r} holds another model: {difference}")
     for name, facts in manifest["files"].items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None
@@ -134,7 +139,7 @@ def load_checkpoint(
             raise CheckpointError(
                 f"checkpoint file {str(path)!r} is cut short or damaged ({size} of {facts['bytes']} bytes)"
             )
-    with _without_warning_of_one_process():
+    with _torch_checkpoint(folder):
         dcp.load(state, storage_reader=dcp.FileSystemReader(folder / STATE_FOLDER), no_dist=ranks.count == 1)
     return state
 
@@ -203,11 +208,26 @@ def weights_fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _shapes(state: Any) -> Any:
+    """The shape of every tensor in a nested state, as plain data; what is no tensor is left out."""
+    if isinstance(state, torch.Tensor):
+        return list(state.shape)
+    if not isinstance(state, dict | list):
+        return None
+    parts = state.items() if isinstance(state, dict) else enumerate(state)
+    return {str(name): shapes for name, part in parts if (shapes := _shapes(part)) is not None}
+
+
 @contextmanager
-def _without_warning_of_one_process() -> Generator[None]:
+def _torch_checkpoint(folder: Path) -> Generator[None]:
+    """Torch's own failure is no Exception: whoever catches those would let it end the process."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        yield
+        try:
+            yield
+        except dcp.api.CheckpointException as error:
+            reasons = "; ".join(f"rank {rank}: {failure[0]}" for rank, failure in error.failures.items())
+            raise CheckpointError(f"checkpoint {str(folder)!r}: {reasons}") from error
 
 
 def _digest(path: Path) -> str:

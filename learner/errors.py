@@ -32,7 +32,11 @@ class NonFiniteRewardError(TrajectoryError):
 
 
 class NonFiniteLogprobError(TrajectoryError):
-    """A behaviour log-probability is NaN, infinite or above zero."""
+    """A log-probability is NaN or infinite (of the behaviour also: above zero)."""
+
+
+class NonFiniteValueError(TrajectoryError):
+    """The critic's value of a token is NaN or infinite."""
 
 
 class TokenOutsideVocabularyError(TrajectoryError):

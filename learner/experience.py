@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from learner.config import PPOConfig
-from learner.errors import GroupTooSmallError, NonFiniteLogprobError, TokenOutsideVocabularyError
-from learner.packing import TokenSequence, as_sequence, check_length
+from learner.errors import GroupTooSmallError, NonFiniteLogprobError
+from learner.packing import TokenSequence, as_sequence, check_length, check_tokens
 from learner.rewards import event_rewards, finite_events, overlong_penalty, raw_reward
 from learner.selection import identity_keys, select
 from learner.trajectory import FinishReason, RewardEvent, Trajectory
@@ -215,9 +215,7 @@ def _unusable(trajectory: Trajectory, cut_by_length: str) -> str | None:
 def _sample(trajectory: Trajectory, group: int, config: PPOConfig, vocab_size: int) -> Sample:
     sequence = as_sequence(trajectory)
     check_length(sequence, config.max_trajectory_tokens)
-    if sequence.ids.min() < 0 or sequence.ids.max() >= vocab_size:
-        bad = int(sequence.ids[(sequence.ids < 0) | (sequence.ids >= vocab_size)][0])
-        raise TokenOutsideVocabularyError(sequence.name, f"token id {bad} outside the vocabulary of {vocab_size}")
+    check_tokens(sequence, vocab_size)
     logprobs = np.concatenate([turn.behaviour_logprobs[turn.loss_mask] for turn in trajectory.turns])
     wrong = ~np.isfinite(logprobs) | (logprobs > MAX_LOGPROB)
     if wrong.any():

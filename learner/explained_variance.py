@@ -19,6 +19,7 @@ def explained_variance(*, values: Float[Tensor, " C"], returns: Float[Tensor, " 
     Returns:
         A scalar; 0 where the returns do not vary (nothing can be explained).
     """
-    spread = returns.var(unbiased=False)
-    residual = (returns - values).var(unbiased=False)
-    return (1 - residual / spread).where(spread > 0, spread.new_zeros(()))
+    exact = returns.double()  # in float32 a thousand times 0.7 has a spread, and whatever is divided by it explodes
+    spread = exact.var(unbiased=False)
+    residual = (exact - values.double()).var(unbiased=False)
+    return (1 - residual / spread).where(spread > 0, spread.new_zeros(())).to(returns.dtype)

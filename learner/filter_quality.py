@@ -25,6 +25,7 @@ from learner.selection import power_weights, threshold_weights
 
 Binning = Literal["equal_mass", "equal_width"]
 Array = NDArray[np.float64]
+_ROUNDING = 1e-12  # relative, of a weighted mean of equal scores
 
 
 class Fit(NamedTuple):
@@ -106,7 +107,8 @@ def r_squared(
     slope, intercept = np.polyfit(mean_rewards, mean_scores, 1)
     residual = ((mean_scores - slope * mean_rewards - intercept) ** 2).sum()
     spread = ((mean_scores - mean_scores.mean()) ** 2).sum()
-    return Fit(float(1 - residual / spread) if spread > 0 else 0.0, mean_rewards, mean_scores, masses / masses.sum())
+    varies = not np.allclose(mean_scores, mean_scores[0], rtol=_ROUNDING, atol=0)
+    return Fit(float(1 - residual / spread) if varies else 0.0, mean_rewards, mean_scores, masses / masses.sum())
 
 
 def compare_filters(

@@ -43,4 +43,4 @@ def kl_estimate(
     if estimator == "k2":
         return 0.5 * log_ratio.square()
     bounded = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
-    return (-bounded).exp() - 1 + bounded
+    return (-bounded).expm1() + bounded  # exp - 1 of a small ratio loses its digits: float32 then goes below 0

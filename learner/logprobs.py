@@ -34,6 +34,7 @@ def token_logprobs(
     bias: Float[Tensor, " V"] | None = None,
     temperature: float = 1.0,
     chunk_elements: int | None = None,
+    tied: TiedGradient | None = None,
 ) -> TokenLogprobs:
     """log softmax((h W^T + b) / temperature) at the targets, and the entropy of the same distribution.
 
@@ -46,9 +47,12 @@ def token_logprobs(
         bias: of the output layer.
         temperature: that the tokens were sampled with, above 0.
         chunk_elements: most logits at once; at least one token is done at a time. None: by the device.
+        tied: where ``tied_embedding`` looks for the gradient of ``weight``, if that embeds too.
     """
     chunk_elements = chunk_elements or CHUNK_ELEMENTS.get(hidden.device.type, CHUNK_ELEMENTS["cpu"])
-    logprobs, entropy = _ChunkedLogprobs.apply(hidden, weight, bias, targets, temperature, chunk_elements)  # type: ignore[misc]
+    logprobs, entropy = _ChunkedLogprobs.apply(  # type: ignore[misc]
+        hidden, weight, bias, targets, temperature, chunk_elements, tied
+    )
     return TokenLogprobs(logprobs, entropy)
 
 
@@ -67,8 +71,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         targets: Tensor,
         temperature: float,
         chunk_elements: int,
+        tied: TiedGradient | None,
     ) -> tuple[Tensor, Tensor]:
-        ctx.temperature, ctx.chunk = temperature, max(1, chunk_elements // len(weight))
+        ctx.temperature, ctx.chunk, ctx.tied = temperature, max(1, chunk_elements // len(weight)), tied
         logprobs = torch.empty(len(hidden), dtype=_sum_dtype(hidden), device=hidden.device)
         entropies = torch.empty_like(logprobs)
         only_chunk = None
@@ -106,7 +111,53 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 grad_weight += grad.T @ hidden[part]
             if grad_bias is not None:
                 grad_bias += grad.sum(0, dtype=sums)
-        return grad_hidden, _as(grad_weight, weight), _as(grad_bias, bias), None, None, None
+        grad_weight = _as(grad_weight, weight)
+        if ctx.tied is not None:
+            ctx.tied.left, grad_weight = grad_weight, None
+        return grad_hidden, grad_weight, _as(grad_bias, bias), None, None, None, None
+
+
+class TiedGradient:
+    """Where an output layer leaves its weight's gradient, for the embedding by the same matrix to add its rows and to
+    hand both to autograd, which would else add up two matrices of the vocabulary.
+
+    One for each forward pass: the embedding's backward pass waits for what flows back from the output layer's.
+    """
+
+    def __init__(self) -> None:
+        self.left: Tensor | None = None
+
+
+def tied_embedding(
+    ids: Int[Tensor, " T"], weight: Float[Tensor, "V D"], tied: TiedGradient, *, padding_id: int | None = None
+) -> Float[Tensor, "T D"]:
+    """The embedding of tokens by the matrix that is the output layer too.
+
+    Args:
+        ids: in [0, V).
+        weight: input embedding and output layer.
+        tied: given to ``token_logprobs`` with the same ``weight``.
+        padding_id: token whose row gets no gradient from here, as in torch's own embedding.
+    """
+    return _TiedEmbedding.apply(ids, weight, tied, padding_id)  # type: ignore[no-any-return]
+
+
+class _TiedEmbedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, tied: TiedGradient, padding_id: int | None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.save_for_backward(ids, weight)
+        ctx.tied, ctx.padding_id = tied, padding_id
+        return weight[ids]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ids, weight = ctx.saved_tensors
+        gradient, ctx.tied.left = ctx.tied.left, None
+        if gradient is None:  # nothing of the output layer was asked for
+            gradient = torch.zeros_like(weight)
+        if ctx.padding_id is not None:
+            grad = grad.masked_fill((ids == ctx.padding_id)[:, None], 0)
+        return None, gradient.index_add_(0, ids, grad), None, None
 
 
 def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:

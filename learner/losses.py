@@ -74,13 +74,14 @@ def _policy_loss(
     """Token losses summed under weights and importance, with the figures that every policy loss reports."""
     real, log_ratio = weights != 0, log_ratio.detach()
     factor = weights if importance is None else weights * _inert(importance.detach(), real)
-    ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    log_ratio = log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)
+    ratio = log_ratio.exp()
     return PolicyLoss(
         loss=weighted_sum(losses, factor),
         num_tokens=int(real.sum()),
         clip_fraction=_mean(clipped.to(weights.dtype), real),
         dual_clip_fraction=_mean(bounded.to(weights.dtype), real),
-        approx_kl=_mean(ratio - 1 - log_ratio, real),
+        approx_kl=_mean(log_ratio.expm1() - log_ratio, real),
         ratio_mean=_mean(ratio, real),
         ratio_max=_inert(ratio, real).max() if real.any() else ratio.new_zeros(()),
     )

@@ -162,6 +162,11 @@ def disable_dropout(model: nn.Module) -> None:
             setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain attribute, not a submodule
 
 
+def backbone_of(model: nn.Module) -> PreTrainedModel:
+    """The Hugging Face model in a policy, a scalar-head model, or whatever holds one."""
+    return next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+
+
 def num_parameters(model: nn.Module) -> int:
     """Parameters, tied ones counted once."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -13,6 +13,7 @@ T tokens in a row, C of them trained.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -22,7 +23,7 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
-from learner.errors import EmptyCompletionError, TooLongError
+from learner.errors import EmptyCompletionError, TokenOutsideVocabularyError, TooLongError
 from learner.trajectory import Trajectory
 
 
@@ -114,6 +115,14 @@ def check_length(sequence: TokenSequence, limit: int) -> None:
         raise TooLongError(sequence.name, f"{sequence.num_tokens} tokens, limit {limit}")
 
 
+def check_tokens(sequence: TokenSequence, vocab_size: int) -> None:
+    """Raises TokenOutsideVocabularyError for an id that a model of so many tokens has no embedding for."""
+    outside = (sequence.ids < 0) | (sequence.ids >= vocab_size)
+    if outside.any():
+        bad = int(sequence.ids[outside][0])
+        raise TokenOutsideVocabularyError(sequence.name, f"token id {bad} outside the vocabulary of {vocab_size}")
+
+
 def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, multiple_of: int = 1) -> list[PackedRow]:
     """Packs all sequences into as few rows as need be, of nearly equal cost, each of at most ``row_tokens`` tokens.
 
@@ -141,12 +150,13 @@ def assign(costs: Sequence[int], limit: int, *, multiple_of: int = 1) -> list[tu
     num_rows = -(-sum(costs) // limit)
     num_rows += -num_rows % multiple_of
     while True:
-        loads, rows = [0] * num_rows, [[] for _ in range(num_rows)]
+        rows: list[list[int]] = [[] for _ in range(num_rows)]
+        loads = [(0, row) for row in range(num_rows)]  # a heap: the emptiest first, of equals the first
         for index in order:
-            row = min(range(num_rows), key=loads.__getitem__)
-            loads[row] += costs[index]
+            load, row = loads[0]
+            heapq.heapreplace(loads, (load + costs[index], row))
             rows[row].append(index)
-        if max(loads) <= limit:
+        if max(loads)[0] <= limit:
             return [tuple(sorted(row)) for row in rows if row]
         num_rows += multiple_of
 

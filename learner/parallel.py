@@ -10,16 +10,21 @@ One rank is the same code without communication.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from learner.packing import PackedRow, TokenSequence, pack
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +82,49 @@ class Ranks:
 SINGLE = Ranks()
 
 
-def shard(module: nn.Module, ranks: Ranks) -> None:
+def shard(module: nn.Module, ranks: Ranks, *, values: Mapping[str, Tensor] | None = None) -> None:
     """Spreads a model's parameters over the ranks, layer by layer; nothing on one rank.
 
     Embeddings, final norm and output layer form the group of ``module`` itself, so that tied weights stay tied.
+
+    Args:
+        module: whole, or a copy by ``to_be_sharded``.
+        ranks: all shard together.
+        values: for such a copy the whole parameters that it is a copy of, under its own names.
     """
     if ranks.mesh is None:
         return
+    own = {name: tensor.detach().clone() for name, tensor in _tensors(module) if not tensor.is_meta}
     for layer in decoder_layers(module):
         fully_shard(layer, mesh=ranks.mesh)
     fully_shard(module, mesh=ranks.mesh)
+    if values is not None:
+        module.to_empty(device=next(iter(values.values())).device)
+        _fill(module, own | dict(values))
+
+
+def to_be_sharded(module: Module, ranks: Ranks) -> Module:
+    """A copy for ``shard``. On several ranks it has no values yet: those come shard by shard, so that no rank holds
+    the whole model twice."""
+    hollow: dict[int, Any] = {}
+    if ranks.mesh is not None:
+        for parameter in module.parameters():
+            hollow[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+    return copy.deepcopy(module, hollow)
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Writes whole values into a module, of parameters this rank's shard."""
+    for name, tensor in _tensors(module):
+        value = values[name].detach()
+        if isinstance(tensor, DTensor):  # every rank has the whole and takes its own part: nothing is sent
+            value = distribute_tensor(value, tensor.device_mesh, tensor.placements, src_data_rank=None)
+        tensor.copy_(value)
+
+
+def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(), *module.named_buffers()]
 
 
 def decoder_layers(module: nn.Module) -> list[nn.Module]:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from learner.errors import ModelRefusedError
-from learner.logprobs import TokenLogprobs, token_logprobs
+from learner.logprobs import TiedGradient, TokenLogprobs, tied_embedding, token_logprobs
 from learner.model_config import ComputeConfig
 from learner.packing import PackedRow
+from learner.parallel import SINGLE, Ranks, shard, to_be_sharded
 
 PLAIN = ComputeConfig()
 """Float32, activations held."""
@@ -38,24 +38,37 @@ class Policy(nn.Module):
         They come back to host memory, where all arithmetic on tokens is done: a number a token, whatever the model.
         """
         row = row.to(self.device)
-        hidden = hidden_states(self.model.base_model, row, self.compute)[row.predicting]
         output: Any = self.model.get_output_embeddings()
         weight, bias = output.weight, getattr(output, "bias", None)
+        embedded, tied = self._tied(row, weight)
+        hidden = hidden_states(self.model.base_model, row, self.compute, embedded)[row.predicting]
         if self.compute.float32_head:
             hidden = hidden.to(weight.dtype)
         else:
             weight, bias = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
-        result = token_logprobs(hidden, weight, row.targets, bias=bias, temperature=self.temperature)
+        result = token_logprobs(hidden, weight, row.targets, bias=bias, temperature=self.temperature, tied=tied)
         return TokenLogprobs(result.logprobs.cpu(), result.entropy.cpu())
+
+    def _tied(self, row: PackedRow, weight: Tensor) -> tuple[Tensor | None, TiedGradient | None]:
+        """The row's embedding by the output layer's ``weight``, where that is torch's own lookup and is not rounded."""
+        embedding: Any = self.model.get_input_embeddings()
+        rounded = self.compute.precision == "bfloat16" and not self.compute.float32_head
+        if type(embedding) is not nn.Embedding or embedding.weight is not weight or rounded:
+            return None, None
+        tied = TiedGradient()
+        return tied_embedding(row.input_ids, weight, tied, padding_id=embedding.padding_idx), tied
 
     @property
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.parameters()).device
 
-    def frozen_copy(self) -> Policy:
-        """The same weights as of now, without gradients: a reference policy."""
-        return copy.deepcopy(self).requires_grad_(False)
+    def frozen_copy(self, ranks: Ranks = SINGLE) -> Policy:
+        """The same weights as of now, without gradients: a reference policy. On several ranks it comes sharded, while
+        this one is still whole."""
+        frozen = to_be_sharded(self, ranks).requires_grad_(False)
+        shard(frozen, ranks, values=dict(self.named_parameters()))
+        return frozen
 
 
 def prepare(model: PreTrainedModel, compute: ComputeConfig) -> None:
@@ -65,12 +78,15 @@ def prepare(model: PreTrainedModel, compute: ComputeConfig) -> None:
         model.train()  # transformers checkpoints in training mode only; nothing else depends on it, dropout is off
 
 
-def hidden_states(backbone: nn.Module, row: PackedRow, compute: ComputeConfig) -> Tensor:
-    """Last hidden state of each token of a packed row: float [T, D]."""
+def hidden_states(
+    backbone: nn.Module, row: PackedRow, compute: ComputeConfig, embedded: Tensor | None = None
+) -> Tensor:
+    """Last hidden state of each token of a packed row: float [T, D]. ``embedded``: [T, D] in place of the backbone's
+    own embedding of the tokens."""
     half = compute.precision == "bfloat16"
     with torch.autocast(row.input_ids.device.type, dtype=torch.bfloat16, enabled=half):
         output = backbone(
-            input_ids=row.input_ids[None],
+            **({"input_ids": row.input_ids[None]} if embedded is None else {"inputs_embeds": embedded[None]}),
             position_ids=row.position_ids[None] + first_position(backbone),
             use_cache=False,
             packed_lengths=row.lengths,

@@ -98,12 +98,9 @@ class PPOLearner:
         self._critic_arithmetic = None if self.critic is None else critic_arithmetic(self.critic)
         if config.lora is not None:
             add_adapter(policy, config.lora, seed=derive_seed("lora", config.seed))
-        self.reference = self._reference(reference)
+        self.reference, self._reference_fingerprint = self._reference(reference)
+        shard(self.policy, ranks)  # last: reference and critic were copied from the whole one
         anchor = self._own_reference
-        self._reference_fingerprint = self._base_fingerprint if anchor is None else weights_fingerprint(anchor)
-        for module in (self.policy, anchor, self.critic):
-            if module is not None:
-                shard(module, ranks)
         states = config.compute.optimizer_states
         self.policy_optimizer = ScheduledOptimizer(self.policy, config.optimizer, states=states)
         self.critic_optimizer = None
@@ -354,18 +351,28 @@ class PPOLearner:
         """The reference where it is a model of its own, and not the policy without its adapter."""
         return self.reference if isinstance(self.reference, Policy) else None
 
-    def _reference(self, reference: PreTrainedModel | None) -> Policy | AdapterOff | None:
+    def _reference(self, reference: PreTrainedModel | None) -> tuple[Policy | AdapterOff | None, str]:
+        """The anchor, sharded, and the fingerprint of its weights."""
         if not self.config.kl.coefficient:
-            return None
+            return None, self._base_fingerprint
+        if reference is None and self.config.lora is not None:
+            return AdapterOff(self.policy), self._base_fingerprint
         if reference is None:
-            return AdapterOff(self.policy) if self.config.lora is not None else self.policy.frozen_copy()
-        reference_policy = Policy(reference, temperature=self.config.temperature, compute=self.config.compute)
-        return reference_policy.requires_grad_(False)
+            return self.policy.frozen_copy(self.ranks), weights_fingerprint(self.policy)
+        given = Policy(reference, temperature=self.config.temperature, compute=self.config.compute)
+        fingerprint = weights_fingerprint(given.requires_grad_(False))
+        shard(given, self.ranks)
+        return given, fingerprint
 
     def _critic(self, critic: ScalarHeadModel | None) -> ScalarHeadModel | None:
+        """The value model, sharded."""
         if not isinstance(self.config.advantage, GAE):
             return None
-        return (critic or ScalarHeadModel.from_causal_lm(self.policy.model)).compute_as(self.config.compute)
+        if critic is None:
+            critic = ScalarHeadModel.from_causal_lm(self.policy.model, ranks=self.ranks)
+        else:
+            shard(critic, self.ranks)
+        return critic.compute_as(self.config.compute)
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {

@@ -10,7 +10,6 @@ under ``model.`` and the head's under ``score.``.
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +24,7 @@ from learner.errors import ModelRefusedError
 from learner.model_config import ComputeConfig
 from learner.models import for_packed_rows, refuse_unsupported
 from learner.packing import PackedRow
+from learner.parallel import SINGLE, Ranks, shard, to_be_sharded, whole
 from learner.policy import PLAIN, hidden_states, prepare
 
 WEIGHTS_FILE = "model.safetensors"
@@ -62,10 +62,15 @@ class ScalarHeadModel(nn.Module):
             self.score.bias.zero_()
 
     @staticmethod
-    def from_causal_lm(model: PreTrainedModel, *, bias: float = 0.0, hidden_layer: bool = False) -> ScalarHeadModel:
-        """A copy of a causal LM's backbone under a head that says ``bias`` for everything."""
-        scalar = ScalarHeadModel(copy.deepcopy(model.base_model).requires_grad_(True), hidden_layer=hidden_layer)
+    def from_causal_lm(
+        model: PreTrainedModel, *, bias: float = 0.0, hidden_layer: bool = False, ranks: Ranks = SINGLE
+    ) -> ScalarHeadModel:
+        """A copy of a causal LM's backbone under a head that says ``bias`` for everything. On several ranks it comes
+        sharded, while the causal LM is still whole."""
+        backbone: nn.Module = model.base_model
+        scalar = ScalarHeadModel(to_be_sharded(backbone, ranks).requires_grad_(True), hidden_layer=hidden_layer)
         scalar.set_bias(bias)
+        shard(scalar, ranks, values={f"model.{name}": tensor for name, tensor in backbone.named_parameters()})
         return scalar
 
     @staticmethod
@@ -84,12 +89,21 @@ class ScalarHeadModel(nn.Module):
         scalar.load_state_dict(load_file(folder / WEIGHTS_FILE))
         return scalar
 
-    def save_pretrained(self, folder: str | Path, *, reads: Reads = "last_token") -> None:
-        """Writes config, weights and a note of what this is."""
+    def save_pretrained(self, folder: str | Path, *, reads: Reads = "last_token", ranks: Ranks = SINGLE) -> None:
+        """Writes config, weights and a note of what this is. All ranks gather, the first writes."""
         folder = Path(folder)
+        tensors: dict[str, Tensor] = {}
+        for name, tensor in self.state_dict().items():
+            gathered = whole(tensor)
+            if ranks.is_first:
+                tensors[name] = gathered.cpu().contiguous()
+        if ranks.is_first:
+            self._write(folder, tensors, reads)
+        ranks.wait()
+
+    def _write(self, folder: Path, tensors: dict[str, Tensor], reads: Reads) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.model.config.save_pretrained(folder)
-        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         told = {
             "head": "score",

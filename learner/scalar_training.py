@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from learner.errors import NonFiniteGradientError
+from learner.models import backbone_of
 from learner.optim import ScheduledOptimizer
-from learner.packing import PackedRow, TokenSequence, assign, check_length, pack
-from learner.parallel import SINGLE, Ranks
+from learner.packing import PackedRow, TokenSequence, assign, check_length, check_tokens, pack
+from learner.parallel import SINGLE, Ranks, shard
 from learner.placement import compute_device, settle
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import ScalarHeadModel
@@ -72,19 +73,24 @@ class ScalarTrainer:
             config: epochs, optimizer, packing.
             examples: all of the same number of sequences.
             objective: what is made of the model's numbers.
-            ranks: processes that share the work.
+            ranks: processes that share the work, and the model from here on (FSDP2).
 
         Raises:
             ValueError: no examples.
             TooLongError: an example that does not fit into one row.
+            TokenOutsideVocabularyError: one with a token that the model does not have.
         """
         if not examples:
             raise ValueError("no examples to train on")
+        vocab_size = backbone_of(model).config.vocab_size
         for example in examples:
             check_length(example[0], config.row_tokens - sum(other.num_tokens for other in example[1:]))
+            for sequence in example:
+                check_tokens(sequence, vocab_size)
         self.config = config
         self.model = model.compute_as(config.compute) if isinstance(model, ScalarHeadModel) else model
         settle(model, compute_device(config.compute.device))
+        shard(model, ranks)
         self.optimizer = ScheduledOptimizer(model, config.optimizer)
         self._examples = examples
         self._objective = objective
@@ -127,10 +133,20 @@ class ScalarTrainer:
             self._num_tokens += row.num_tokens if counts else 0
         norm = self.optimizer.step(progress=step / self.num_steps)
         if not math.isfinite(norm):
-            names = tuple(sequence.name for index in batch for sequence in self._examples[index])
-            raise NonFiniteGradientError("model", names)
+            raise NonFiniteGradientError("model", self._culprits(batch))
         loss = float(self._ranks.total(total))
         return ScalarProgress(step + 1, self.num_steps, loss, self._num_tokens, self.optimizer.learning_rate, norm)
+
+    def _culprits(self, batch: Sequence[int]) -> tuple[str, ...]:
+        """Names of the examples whose gradient, alone, is not finite; all of them if each alone is finite."""
+        guilty: list[int] = []
+        for index in batch:
+            ((row, _),) = pack_examples([self._examples[index]], self.config.row_tokens)
+            self._objective(self.model(row), row, [index]).backward()
+            if not math.isfinite(self.optimizer.gradient_norm()):
+                guilty.append(index)
+            self.optimizer.zero_grad()
+        return tuple(sequence.name for index in guilty or batch for sequence in self._examples[index])
 
     def _rows(self, batch: Sequence[int]) -> Iterator[tuple[PackedRow, list[int], bool]]:
         """This rank's rows with their examples; False for one that only keeps step with the other ranks."""

@@ -21,7 +21,7 @@ from learner.export import export_huggingface
 from learner.lora import add_adapter, trained_state
 from learner.minibatch import MiniBatch, PassFigures, minibatches, update
 from learner.optim import ScheduledOptimizer
-from learner.packing import PackedRow, TokenSequence, check_length
+from learner.packing import PackedRow, TokenSequence, check_length, check_tokens
 from learner.parallel import SINGLE, Ranks, shard
 from learner.placement import compute_device, settle
 from learner.policy import Policy, check_packed_path
@@ -74,7 +74,8 @@ class SFTTrainer:
         Args:
             model: from ``learner.models``.
             config: budget, optimizer, packing.
-            examples: from ``sft_example``; each at most ``config.max_example_tokens`` long (TooLongError otherwise).
+            examples: from ``sft_example``; each at most ``config.max_example_tokens`` long (TooLongError otherwise), of
+                tokens that the model has (TokenOutsideVocabularyError).
             ranks: processes that share the work; each makes this object with the same arguments and calls the same
                 methods in the same order.
         """
@@ -82,6 +83,7 @@ class SFTTrainer:
             raise ValueError("no examples to train on")
         for example in examples:
             check_length(example, config.max_example_tokens)
+            check_tokens(example, model.config.vocab_size)
         self.config = config
         self.examples = examples
         self.ranks = ranks

@@ -20,6 +20,7 @@ from learner import kl
 from learner.advantages import generalised_advantages, group_advantages, spread_with_penalty
 from learner.config import GAE, AdvantageEstimator, GroupBaseline, PPOConfig
 from learner.critic import values_of
+from learner.errors import NonFiniteLogprobError, NonFiniteValueError, TrajectoryError
 from learner.experience import Experience, Sample, lay_out
 from learner.lora import AdapterOff
 from learner.mismatch import matching_trajectories, truncated_importance
@@ -27,7 +28,7 @@ from learner.normalise import RunningMoments
 from learner.packing import TokenSequence
 from learner.parallel import SINGLE, Ranks
 from learner.policy import Policy
-from learner.ragged import places
+from learner.ragged import owner, places
 from learner.rewards import with_penalty
 from learner.scalar_head import ScalarHeadModel
 from learner.whitening import whiten
@@ -88,6 +89,7 @@ def anchor_of(
     if correction is None:
         return list(kept), [], Anchor(trained.behaviour_logprobs, None)
     logprobs = logprobs_of(policy, trained.sequences, config.row_tokens, ranks)
+    _check_finite(logprobs, trained, NonFiniteLogprobError, "proximal log-probability")  # NaN would pass for a mismatch
     matching = matching_trajectories(
         proximal_logprobs=logprobs,
         behaviour_logprobs=trained.behaviour_logprobs,
@@ -150,18 +152,35 @@ def score(
     config: PPOConfig,
     ranks: Ranks = SINGLE,
 ) -> Signals:
-    """Reference and critic pass over the studied tokens."""
+    """Reference and critic pass over the studied tokens. Raises NonFiniteLogprobError, NonFiniteValueError."""
     logprobs = torch.zeros_like(studied.behaviour_logprobs)
     divergence = torch.zeros_like(logprobs)
     if reference is not None:
         logprobs = logprobs_of(reference, studied.sequences, config.row_tokens, ranks)
+        _check_finite(logprobs, studied, NonFiniteLogprobError, "reference log-probability")
         divergence = kl.kl_estimate(
             config.kl.estimator, current_logprobs=studied.behaviour_logprobs, reference_logprobs=logprobs
         )
     coefficient = kl_coefficient if config.kl.place == "reward" else 0.0
     rewards = with_penalty(studied.rewards, divergence=divergence, coefficient=coefficient)
-    values = None if critic is None else values_of(critic, studied.sequences, config.row_tokens, ranks)
+    values = None
+    if critic is not None:
+        values = values_of(critic, studied.sequences, config.row_tokens, ranks)
+        _check_finite(values, studied, NonFiniteValueError, "value")
     return Signals(logprobs, divergence, values, rewards, penalties=rewards - studied.rewards)
+
+
+def _check_finite(numbers: Tensor, studied: Experience, error: type[TrajectoryError], what: str) -> None:
+    """Whitening would spread one token's NaN over all: here it still has a name."""
+    wrong = (~numbers.isfinite()).nonzero()
+    if len(wrong):
+        place = int(wrong[0])
+        index = int(owner(studied.lengths)[place])
+        within = place - int(studied.lengths[:index].sum())
+        raise error(
+            studied.sequences[index].name,
+            f"{what} {float(numbers[place])} at trained token {within} of {int(studied.lengths[index])}",
+        )
 
 
 def critic_targets(studied: Experience, signals: Signals, config: PPOConfig) -> Tensor | None:

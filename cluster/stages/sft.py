@@ -9,12 +9,15 @@ from typing import Any
 
 from actors.trainer import FineTuner
 from cluster.background import background
-from cluster.calls import again_when_lost, within
+from cluster.calls import again_when_lost
 from cluster.context import RunContext
+from cluster.errors import LostActorError, TrainerLostError
 from cluster.inputs import problems_of
+from cluster.presence import Present
 from cluster.run_folder import StageFolder
-from cluster.session import end_actor, start_actor
+from cluster.session import start_actor
 from cluster.stage_config import SFTStage
+from cluster.trainer import RankGroup
 from learner.sft import SFTProgress
 from problems.synthetic import corpus
 from problems.tokenizer import save_tokenizer, train_tokenizer
@@ -23,6 +26,10 @@ _FINE_TUNER = "fine-tuner"
 _POLL_S = 0.5
 _TIMEOUT_S = 7 * 24 * 3600.0  # a budget in the config ends the training; this only bounds a lost actor
 _TOKENIZER_TEXTS = 6000
+
+
+class FineTunerActor(FineTuner, Present):
+    """The fine-tuner's worker as a Ray actor."""
 
 
 async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -> dict[str, Any]:
@@ -44,20 +51,29 @@ async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -
 
 
 async def _fine_tune_once(context: RunContext, stage: SFTStage, job: tuple[Any, ...]) -> SFTProgress:
-    """The whole training; what another attempt left is overwritten."""
-    tuner = start_actor(
-        FineTuner,
-        stage.train,
-        stage.threads,
-        num_cpus=1,
-        max_concurrency=2,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
-    )
+    """The whole training; what another attempt left is overwritten. Raises LostActorError when a rank is lost."""
+    handles = [
+        start_actor(
+            FineTunerActor,
+            stage.train,
+            stage.threads,
+            rank,
+            num_cpus=1,
+            num_gpus=stage.gpus_per_rank,
+            max_concurrency=2,
+            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+        )
+        for rank in range(stage.ranks)
+    ]
+    tuner = RankGroup(_FINE_TUNER, handles, report=lambda *_: None)  # who begins anew reports it
     try:
+        await tuner.meet()
         async with background(lambda: _watch(context, stage, tuner)):
-            return await within(tuner.train.remote(*job), _TIMEOUT_S, _FINE_TUNER, "fine-tune")
+            return await tuner.call("train", *job, what="fine-tune", timeout_s=_TIMEOUT_S)
+    except TrainerLostError as error:
+        raise LostActorError(str(error)) from error
     finally:
-        end_actor(tuner)
+        tuner.end()
 
 
 def _pairs(stage: SFTStage) -> list[tuple[str, str]]:
@@ -73,13 +89,13 @@ def _new_tokenizer(stage: SFTStage, pairs: list[tuple[str, str]], folder: Path) 
     return folder
 
 
-async def _watch(context: RunContext, stage: SFTStage, tuner: Any) -> None:
+async def _watch(context: RunContext, stage: SFTStage, tuner: RankGroup) -> None:
     """Consumes the trainer's progress, its health check too; waits between polls; ends when it is cancelled."""
     last_step = 0
     while True:
         await asyncio.sleep(_POLL_S)
         timeout_s = context.config.supervision.health_timeout_s
-        progress = await within(tuner.progress.remote(), timeout_s, _FINE_TUNER, "answer its health check")
+        progress: SFTProgress | None = await tuner.call("progress", what="answer its health check", timeout_s=timeout_s)
         if progress is None or progress.step == last_step:
             continue
         last_step = progress.step

@@ -8,11 +8,12 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from actors.trainer import TrainerWorker
+from actors.trainer import FineTuner, TrainerWorker
 from learner import checkpoint_writer
 from learner.checkpoint import save_checkpoint
-from learner.config import GAE, GroupBaseline, PPOConfig
+from learner.config import GAE, GroupBaseline, PPOConfig, SFTConfig
 from learner.critic import values_of
+from learner.errors import TokenizerMismatchError
 from learner.export import export_huggingface
 from learner.model_config import NewModelConfig, OptimizerConfig
 from learner.models import new_causal_lm
@@ -20,6 +21,7 @@ from learner.packing import as_sequence
 from learner.scalar_head import ScalarHeadModel
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
+from problems.prompting import PromptStyle
 
 SHAPE = NewModelConfig(hidden_size=16, num_layers=1, head_dim=8, intermediate_size=24, max_position_embeddings=64)
 CONFIG = PPOConfig(
@@ -119,3 +121,19 @@ def test_a_critic_that_begins_as_another_model_says_what_that_one_says(model, tm
     assert torch.equal(values_of(critic, sequences, 64), values_of(judge, sequences, 64))
     assert all(parameter.requires_grad for parameter in critic.parameters())
     worker.close()
+
+
+@pytest.mark.parametrize("words", [39, 41])
+def test_fine_tuning_with_another_model_s_tokenizer_is_refused(model, tmp_path, words):
+    """Larger: ids without an embedding. Smaller, but with another end: completions would never end."""
+    vocabulary = {"<p>": 0, "<e>" if words > 40 else "w1": 1, **{f"w{i}": i for i in range(2, words)}}
+    end = "<e>" if words > 40 else "w5"
+    other = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<p>")), eos_token=end, pad_token="<p>"
+    )
+    other.save_pretrained(tmp_path / "other")
+    tuner = FineTuner(SFTConfig(max_steps=1), threads=1)
+    style = PromptStyle("plain", (1,))
+    with pytest.raises(TokenizerMismatchError, match=r"41 tokens|eos_token_id 5"):
+        tuner.train(str(tmp_path / "other"), model, SHAPE, style, [("w2", "w3")], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

@@ -114,6 +114,21 @@ def test_equal_rewards_give_zeros_in_single_precision_too(baseline):
             assert not advantages.any(), (value, size)
 
 
+def test_a_group_of_equal_rewards_has_no_advantage_in_double_precision_either():
+    """The mean of three times 0.7 is not 0.7, and GRPO divides that digit by a spread of nothing."""
+    for value in (0.7, 0.1, -1e6 / 3):
+        for size in (2, 3, 7, 11):
+            for baseline in ("mean", "leave_one_out", "grpo"):
+                assert compare(baseline, [value] * size, [5] * size) == [0.0] * size
+
+
+def test_a_large_offset_of_all_rewards_costs_no_digits():
+    rewards, groups = [0.25, 0.0, 0.5, 3.0, 1.0], [7, 7, 7, 2, 2]
+    far = [reward + 2.0**30 for reward in rewards]
+    for baseline in ("mean", "leave_one_out", "grpo"):
+        assert compare(baseline, far, groups) == compare(baseline, rewards, groups)
+
+
 def test_of_two_the_one_is_the_others_baseline():
     assert compare("leave_one_out", [1.0, 0.25], [0, 0]) == pytest.approx([0.75, -0.75])
     assert compare("mean", [1.0, 0.25], [0, 0]) == pytest.approx([0.375, -0.375])

@@ -52,3 +52,15 @@ def test_the_constant_length_must_be_given():
 def test_weights_of_means_sum_to_one():
     for name in ("token_mean", "sequence_mean_token_mean"):
         assert float(token_weights(name, lengths=tensor([5, 2, 9]), dtype=torch.float64).sum()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant_length"]
+)
+def test_a_trajectory_without_tokens_counts_for_nothing(name):
+    """It is not among the B either, as in the library whose figures are in test_reference_numerics."""
+    plain = token_weights(name, lengths=LENGTHS, constant_length=8)
+    assert torch.equal(token_weights(name, lengths=tensor([0, 3, 0, 1]), constant_length=8), plain)
+    for nothing in ([], [0], [0, 0]):
+        lengths = tensor(nothing, dtype=torch.int64)
+        assert token_weights(name, lengths=lengths, constant_length=8).shape == (0,)

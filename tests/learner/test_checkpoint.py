@@ -84,6 +84,34 @@ def test_one_of_another_config_or_kind_is_refused_by_field(tmp_path):
         load(tmp_path / "c", kind="sft")
 
 
+@pytest.mark.parametrize(
+    ("weights", "complaint"),
+    [
+        ({"a": torch.zeros(4)}, r"weights\.a: \[3\] there, \[4\] here"),
+        ({"a": torch.zeros(3), "b": torch.zeros(1)}, r"weights\.b: None there, \[1\] here"),
+        ({}, r"weights\.a: \[3\] there, None here"),
+    ],
+    ids=["wider", "deeper", "shallower"],
+)
+def test_one_of_another_model_is_refused_by_tensor(tmp_path, weights, complaint):
+    """Torch would read a deeper model's checkpoint into a shallower one without a word."""
+    save_checkpoint(tmp_path / "c", kind="ppo", settings=CONFIG, state={"weights": {"a": torch.ones(3)}, "step": 4})
+    state = {"weights": weights, "step": 0}
+    with pytest.raises(CheckpointError, match=f"another model: {complaint}"):
+        load_checkpoint(tmp_path / "c", kind="ppo", settings=CONFIG, state=state)
+
+
+def test_torch_s_own_failure_is_an_error_that_callers_catch(tmp_path, monkeypatch):
+    """It derives from BaseException, and would end an actor whose caller waits for an Exception."""
+
+    def fails(*_: object, **__: object):
+        raise dcp.api.CheckpointException("write", {0: (OSError("No space left on device"), None)})
+
+    monkeypatch.setattr(dcp, "save", fails)
+    with pytest.raises(CheckpointError, match="rank 0: No space left on device"):
+        save(tmp_path / "c")
+
+
 def test_the_first_difference_is_found_in_depth():
     assert first_difference({"a": {"b": [1, 2]}}, {"a": {"b": [1, 2]}}) is None
     assert first_difference({"a": {"b": 1}}, {"a": {"b": 2}}) == "a.b: 1 there, 2 here"

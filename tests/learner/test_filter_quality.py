@@ -79,3 +79,11 @@ def test_with_noise_in_the_middle_the_paper_s_order_appears():
         fits.append(compare_filters(ALL, list(zip(rewards, rewards + noise, strict=True)), binning="equal_mass"))
     mean = {rule.kind: np.mean([fit[rule.kind].r_squared for fit in fits]) for rule in ALL}
     assert mean["bw"] > mean["br"] > mean["none"] > mean["bon"]
+
+
+def test_scores_that_do_not_vary_are_not_explained():
+    """Weighted means of equal scores differ in their last digit, and that digit is no signal."""
+    rng = np.random.default_rng(0)
+    for score in (0.0, 0.1, 0.7, 1.0):
+        fit = r_squared(rng.normal(size=200), np.full(200, score), rng.uniform(0.1, 1, 200))
+        assert fit.r_squared == 0.0

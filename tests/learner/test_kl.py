@@ -50,3 +50,10 @@ def test_as_a_loss_k2_has_the_gradient_of_the_divergence_and_k1_none():
 
 def test_k3_of_a_hopeless_token_is_finite():
     assert estimate("k3", [-200.0], [-1.0])[0] == pytest.approx(2.718281828459045**20 - 21)
+
+
+def test_k3_of_nearly_equal_policies_keeps_its_digits_and_sign_in_single_precision():
+    apart = torch.linspace(-3e-4, 3e-4, 1000)
+    values = kl_estimate("k3", current_logprobs=apart, reference_logprobs=torch.zeros(1000))
+    assert (values >= 0).all()
+    torch.testing.assert_close(values, apart.square() / 2 + -(apart**3) / 6, rtol=1e-3, atol=1e-11)

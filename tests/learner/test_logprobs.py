@@ -1,8 +1,15 @@
+import numpy as np
 import pytest
 import torch
 from torch import tensor
 
-from learner.logprobs import token_logprobs
+from learner.logprobs import TiedGradient, tied_embedding, token_logprobs
+from learner.memory import peak_bytes, reset_peak
+from learner.model_config import NewModelConfig
+from learner.models import new_causal_lm
+from learner.packing import TokenSequence, pack
+from learner.placement import HOST
+from learner.policy import Policy
 
 F64 = torch.float64
 
@@ -101,3 +108,50 @@ def test_hundreds_of_chunks_add_up_in_half_precision():
     for ours, theirs in zip((weight, bias), exact[1:], strict=True):
         assert ours.grad.dtype == torch.bfloat16
         assert float((ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()) < 0.01
+
+
+@pytest.mark.parametrize(("tied", "matrices"), [(True, 1), (False, 2)])
+def test_the_gradient_of_a_vocabulary_is_one_matrix_for_each_that_is_trained(tied, matrices):
+    """A tied input embedding adds its rows to the output layer's gradient, without a matrix of its own."""
+    shape = NewModelConfig(hidden_size=512, num_layers=1, intermediate_size=24, tie_word_embeddings=tied)
+    policy = Policy(new_causal_lm(shape, vocab_size=50_000, eos_token_id=1, pad_token_id=0, seed=3))
+    embedding = policy.model.get_input_embeddings()
+    ids = np.arange(2, 14)
+    (row,) = pack([TokenSequence("s", ids, np.arange(12) > 4)], 16)
+    loss = policy(row).logprobs.sum()
+    reset_peak(HOST)
+    before = peak_bytes(HOST)
+    loss.backward()
+    assert peak_bytes(HOST) - before < (matrices + 0.5) * embedding.weight.nbytes
+    ours = embedding.weight.grad.clone()
+    assert ours.layout == torch.strided
+    policy.zero_grad()
+    logits = policy.model(input_ids=torch.from_numpy(ids)[None], packed_lengths=(12,), use_cache=False).logits[0]
+    logits.log_softmax(-1)[row.predicting, row.targets].sum().backward()
+    torch.testing.assert_close(ours, embedding.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("padding_id", [None, 3])
+def test_a_tied_embedding_and_its_output_layer_have_the_gradient_of_torch_s_own(padding_id):
+    weight, ids = torch.randn(9, 4, dtype=F64, requires_grad=True), tensor([3, 5, 3, 8, 5])
+    targets = tensor([1, 3, 0, 8, 2])
+
+    def ours(scale):
+        tied = TiedGradient()
+        hidden = tied_embedding(ids, weight, tied, padding_id=padding_id).mul(scale).tanh()
+        return token_logprobs(hidden, weight, targets, tied=tied).logprobs
+
+    def theirs(scale):
+        hidden = torch.nn.functional.embedding(ids, weight, padding_idx=padding_id).mul(scale).tanh()
+        return (hidden @ weight.T).log_softmax(1)[torch.arange(5), targets]
+
+    torch.testing.assert_close(ours(1.0), theirs(1.0))
+    gradients = [  # two passes in one backward, and one whose output layer has no part in the loss
+        torch.autograd.grad(f(1.0).sum() + 3 * f(0.5).square().sum(), weight)[0] for f in (ours, theirs)
+    ]
+    torch.testing.assert_close(*gradients)
+    embedded = tied_embedding(ids, weight, TiedGradient())
+    torch.testing.assert_close(
+        torch.autograd.grad(embedded.sum(), weight)[0],
+        torch.autograd.grad(torch.nn.functional.embedding(ids, weight).sum(), weight)[0],
+    )

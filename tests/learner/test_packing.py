@@ -133,6 +133,11 @@ def test_rows_cover_every_sequence_once_within_the_budget():
     assert min(loads) > 0.85 * max(loads)  # equal cost
 
 
+def test_assignment_goes_longest_first_into_the_emptiest_row():
+    assert assign([1, 2, 3, 4, 5], 8) == [(0, 1, 4), (2, 3)]  # 5 | 4, 3 to the 4, 2 to the 5, 1 to the first of two 7s
+    assert assign([4, 4, 4], 8) == [(0, 2), (1,)]
+
+
 def test_assignment_is_deterministic_and_handles_the_ends():
     assert assign([], 10) == []
     assert assign([10, 10], 10) == [(0,), (1,)]

@@ -26,11 +26,12 @@ from learner.errors import (
     NonFiniteGradientError,
     NonFiniteLogprobError,
     NonFiniteRewardError,
+    NonFiniteValueError,
     TokenOutsideVocabularyError,
     TooLongError,
 )
 from learner.experience import admit, apply_filter, lay_out
-from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
+from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK
 from learner.model_config import OptimizerConfig
 from learner.packing import as_sequence, pack
 from learner.policy import Policy
@@ -193,7 +194,7 @@ def test_what_is_filtered_passes_through_neither_model(tiny_model, groups, rule,
     )
     for module in (learner.policy.model.base_model, learner.critic.model):
         module.register_forward_hook(
-            lambda _m, _a, kwargs, _o: passed.append(kwargs["input_ids"].numel()), with_kwargs=True
+            lambda _m, _a, kwargs, _o: passed.append(kwargs["position_ids"].numel()), with_kwargs=True
         )
     result = learner.step(groups)
     assert len(result.trained_ids) == share * 20
@@ -489,6 +490,47 @@ def test_a_bad_trajectory_is_named_and_nothing_changes(tiny_model, groups, make_
     assert torch.equal(weights_of(learner.policy), before)
     assert learner.num_steps == 0
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("which", "settings", "error", "complaint"),
+    [
+        ("reference", {}, NonFiniteLogprobError, "reference log-probability nan at trained token"),
+        ("critic", {}, NonFiniteValueError, "value nan at trained token"),
+        ("policy", {"correction": Correction()}, NonFiniteLogprobError, "proximal log-probability nan"),
+    ],
+)
+def test_a_model_that_says_nan_is_found_before_it_spreads(tiny_model, groups, which, settings, error, complaint):
+    """One embedding is broken: the first trajectory that holds its token is named, and no other is taken for guilty."""
+    learner = PPOLearner(tiny_model, config(**settings))
+    broken = learner.critic.model if which == "critic" else getattr(learner, which).model
+    token = 7
+    victim = next(s for s in (as_sequence(t) for group in groups for t in group) if token in s.ids[:-1])
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[token] = float("nan")
+        if which != "critic":  # tied: every logit would be NaN
+            broken.get_output_embeddings().weight = torch.nn.Parameter(broken.get_output_embeddings().weight.clone())
+            broken.get_output_embeddings().weight[token] = 0.0
+    with pytest.raises(error, match=f"{re.escape(victim.name)}: {complaint}"):
+        learner.step(groups)
+    assert learner.num_steps == 0
+
+
+@pytest.mark.parametrize("normalisation", ["none", "scale", "standardise"])
+@pytest.mark.parametrize("rule", [KeepAll(), BestWorst(), PowerK()], ids=lambda rule: rule.kind)
+def test_rewards_that_are_all_equal_are_no_reason_for_a_number_that_is_none(
+    tiny_model, make_trajectory, normalisation, rule
+):
+    groups = rollouts(tiny_model, make_trajectory, num_groups=3, size=5, reward=lambda _: 0.7)
+    learner = PPOLearner(
+        tiny_model, config(reward_normalisation=normalisation, filter=rule, kl=KLConfig(coefficient=0))
+    )
+    flat = [t for group in groups for t in group]
+    metrics = learner.warm_up_critic(flat, flat) | learner.step(groups).metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    for name in ("held_out_explained_variance", "explained_variance_kept"):
+        assert metrics[f"critic/{name}"] == 0.0
+    assert torch.isfinite(weights_of(learner.policy)).all()
 
 
 def test_a_group_of_one_or_of_two_prompts_is_refused(tiny_model, groups):

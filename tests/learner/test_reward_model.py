@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from learner.errors import TooLongError
+from learner.errors import NonFiniteGradientError, TokenOutsideVocabularyError, TooLongError
 from learner.model_config import OptimizerConfig
 from learner.packing import pack
 from learner.preferences import PreferencePair, ScoredAnswer
@@ -125,3 +125,21 @@ def test_no_pairs_are_an_error(scalar):
         train_reward_model(scalar, RewardModelConfig(), [])
     with pytest.raises(ValueError, match="no pairs"):
         judge_pairs(scalar, [], row_tokens=64)
+
+
+def test_a_gradient_that_is_not_finite_names_the_pair_and_keeps_the_weights(scalar):
+    """One embedding is broken, and one answer holds its token."""
+    with torch.no_grad():
+        scalar.model.get_input_embeddings().weight[9] = float("nan")
+    before = [parameter.detach().clone() for parameter in scalar.parameters()]
+    pairs = [pair(0), pair(1), pair(2, good=(9,)), pair(3)]
+    with pytest.raises(NonFiniteGradientError) as caught:
+        train_reward_model(scalar, RewardModelConfig(batch_examples=4, row_tokens=128), pairs)
+    assert caught.value.trajectories == ("p2/good", "p2/bad")
+    for parameter, old in zip(scalar.parameters(), before, strict=True):
+        assert torch.equal(parameter.nan_to_num(), old.nan_to_num())
+
+
+def test_an_answer_with_a_token_that_the_model_does_not_have_is_named(scalar):
+    with pytest.raises(TokenOutsideVocabularyError, match="p1/good: token id 40 outside the vocabulary of 40"):
+        train_reward_model(scalar, RewardModelConfig(), [pair(0), pair(1, good=(40,))])

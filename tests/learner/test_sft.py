@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from learner.config import SFTConfig
-from learner.errors import CheckpointError, EmptyCompletionError, NonFiniteGradientError, TooLongError
+from learner.errors import (
+    CheckpointError,
+    EmptyCompletionError,
+    NonFiniteGradientError,
+    TokenOutsideVocabularyError,
+    TooLongError,
+)
 from learner.model_config import OptimizerConfig
 from learner.packing import pack
 from learner.sft import SFTTrainer, sft_example
@@ -87,6 +93,8 @@ def test_bad_examples_are_named(tiny_model):
         sft_example("e8", [], [2])
     with pytest.raises(TooLongError, match="e9: 40 tokens, limit 32"):
         SFTTrainer(tiny_model, SFTConfig(max_steps=1, max_example_tokens=32), [sft_example("e9", [2] * 20, [3] * 20)])
+    with pytest.raises(TokenOutsideVocabularyError, match="e10: token id 40 outside the vocabulary of 40"):
+        SFTTrainer(tiny_model, SFTConfig(max_steps=1), [sft_example("e10", [2], [40])])
     with pytest.raises(ValueError, match="no examples"):
         SFTTrainer(tiny_model, SFTConfig(max_steps=1), [])
 

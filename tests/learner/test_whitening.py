@@ -45,6 +45,14 @@ def test_explained_variance_by_hand():
     assert float(explained_variance(values=tensor([0.0, 0.5, 0.0, 0.5]), returns=returns)) == 0.75
 
 
+def test_equal_returns_have_nothing_to_explain_however_many_and_in_single_precision():
+    """In float32 the spread of seven times 0.7 is 4e-15, and what was divided by it was -1e14."""
+    for count in (3, 7, 60, 1000):
+        for value in (0.7, 0.1, -1 / 3):
+            returns = torch.full((count,), value)
+            assert float(explained_variance(values=torch.linspace(0, 1, count), returns=returns)) == 0.0
+
+
 def test_returns_that_do_not_vary_have_nothing_to_explain():
     assert float(explained_variance(values=tensor([0.1, 0.9]), returns=tensor([0.5, 0.5]))) == 0.0
     assert float(explained_variance(values=tensor([0.1]), returns=tensor([0.5]))) == 0.0

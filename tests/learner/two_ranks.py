@@ -16,6 +16,11 @@ from learner.model_config import ComputeConfig, LoRAConfig, NewModelConfig, Opti
 from learner.models import new_causal_lm
 from learner.parallel import Ranks
 from learner.ppo import PPOLearner
+from learner.preferences import PreferencePair, ScoredAnswer
+from learner.reward_model import answer_example, train_reward_model
+from learner.scalar_config import RewardModelConfig
+from learner.scalar_head import ScalarHeadModel
+from learner.scalar_training import scores_of
 from learner.sft import SFTTrainer, sft_example
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
@@ -118,6 +123,26 @@ def adapt(ranks: Ranks) -> dict[str, torch.Tensor]:
     return weights(adapter)
 
 
+def score_pairs(folder: Path, ranks: Ranks) -> dict[str, object]:
+    """A reward model on five ragged pairs, three in a step: its last loss, its scores, and its folder."""
+    rng = np.random.default_rng(7)
+    answers = [
+        [
+            ScoredAnswer(
+                f"p{n}", f"p{n}{which}", (2, 3), (*rng.integers(2, 40, int(rng.integers(1, 9))).tolist(),), 0.0, True
+            )
+            for which in "ab"
+        ]
+        for n in range(5)
+    ]
+    scalar = ScalarHeadModel.from_causal_lm(model())
+    settings = RewardModelConfig(batch_examples=3, row_tokens=24, epochs=2)
+    final = train_reward_model(scalar, settings, [PreferencePair(*pair) for pair in answers], ranks=ranks)
+    scalar.save_pretrained(folder / "reward", ranks=ranks)
+    sequences = [answer_example(answer)[0] for pair in answers for answer in pair]
+    return {"loss": final.loss, "scores": torch.from_numpy(scores_of(scalar, sequences, 24, ranks))}
+
+
 def main(rank: str, folder: str, other_checkpoint: str) -> None:
     """One of two ranks: trains, then goes on from the checkpoint of a run on one rank."""
     torch.set_num_threads(1)
@@ -128,6 +153,7 @@ def main(rank: str, folder: str, other_checkpoint: str) -> None:
         "resumed": go_on(Path(other_checkpoint), ranks),
         "sft": fine_tune(Path(folder), ranks),
         "lora": adapt(ranks),
+        "reward": score_pairs(Path(folder), ranks),
     }
     if ranks.is_first:
         torch.save(results, Path(folder) / "results.pt")
