@@ -364,12 +364,15 @@ def pause_arm() -> dict[str, Any]:
         return asyncio.run(measure_pause(Path(folder)))
 
 
+_URGENT = {"worker_niceness": 0}  # as in a cluster that `crucible run` starts
+
+
 class local_ray:  # noqa: N801 (a context manager used as a function)
     """A cluster of our own on this machine."""
 
     def __init__(self, num_cpus: int, sandbox: int) -> None:
         be_patient()
-        self._options = {"num_cpus": num_cpus, "resources": {"sandbox": sandbox}}
+        self._options = {"num_cpus": num_cpus, "resources": {"sandbox": sandbox}, "_system_config": _URGENT}
 
     def __enter__(self) -> None:
         path = {"env_vars": {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}}

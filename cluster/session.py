@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
 import math
 import os
@@ -25,6 +27,8 @@ from cluster.placement import SANDBOX_RESOURCE, Bundle, require_room
 
 _OBJECT_STORE_BYTES = 1 << 30
 _CONNECT_TIMEOUT_S = 10.0
+_AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+_CHOOSES = "chooses_ports"
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's own"
 
 
@@ -73,6 +77,7 @@ def joined(address: str) -> Iterator[None]:
 @contextmanager
 def _started(config: RayConfig, bundles: Sequence[Bundle]) -> Iterator[None]:
     num_cpus = sum(bundle.resources.get("CPU", 0.0) for bundle in bundles)
+    choose_agent_ports()
     with _connected("a Ray cluster on this machine could not be started"), secrets.hidden():
         ray.init(
             address="local",  # another cluster on this machine is not ours to join unasked
@@ -90,6 +95,38 @@ def _started(config: RayConfig, bundles: Sequence[Bundle]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def choose_agent_ports() -> None:
+    """From now on nodes that this process starts are told the ports of their agents.
+
+    Ray (2.60) ends a node whose agents have not told it their ports within 15 s, which no setting changes
+    (ray-project/ray#65983): on a machine with a load of ten on each core they do not. It reads one of them from the
+    agent's file in any case, so that this file is there before.
+    """
+    from ray._private import services
+
+    start: Any = services.start_raylet
+    if getattr(start, _CHOOSES, False):
+        return
+
+    @functools.wraps(start)
+    def start_with_ports(*arguments: Any, **options: Any) -> Any:
+        node = inspect.signature(start).bind(*arguments, **options).arguments
+        ports = {name: free_port() for name in _AGENT_PORTS}
+        for name, port in ports.items():
+            (Path(node["session_dir"]) / f"{name}_{node['node_id']}").write_text(str(port))
+        return start(*arguments, **(options | ports))
+
+    setattr(start_with_ports, _CHOOSES, True)
+    services.start_raylet = start_with_ports
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from cluster.errors import ClusterError
 from cluster.nodes import NodeReport, complaint, probe_nodes
 from cluster.placement import Bundle, cluster_nodes, place, require_room
 from cluster.session import joined, ray_session
+from tests.patient_ray import be_patient
 
 RUN = [Bundle("trainer", {"CPU": 1.0}), Bundle("generator-0", {"CPU": 2.0}), Bundle("executor-0", {"sandbox": 1.0})]
 RAY = str(Path(sys.executable).with_name("ray"))
@@ -23,6 +24,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
+    be_patient()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
     yield cluster
     cluster.shutdown()
