@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError
 
 from actors.comparer import Comparer
 from actors.comparison import JudgeTermConfig, TooLong
@@ -19,13 +19,29 @@ from actors.engine import engine_environment
 from actors.judging import Judge
 from actors.rewards import Tokens
 from actors.scorer import Scorer, ScoringConfig
-from cluster.actor_config import ScorersConfig
+from cluster.actor_config import ScorersConfig, SupervisionConfig
+from cluster.background import background
 from cluster.calls import within
-from cluster.errors import ActorError
+from cluster.errors import ActorError, ClusterError, LostActorError
+from cluster.presence import Present, refuse_other_versions
+from cluster.roster import Report, unheard
 from cluster.session import end_actor, start_actor
 
 _TIMEOUT_S = 600.0
 _TRIES = 2
+_HEALTH = "health"  # answers while the default group's one thread scores
+
+
+class ScorerActor(Scorer, Present):
+    """The scorer as a Ray actor."""
+
+
+class ComparerActor(Comparer, Present):
+    """The comparer as a Ray actor."""
+
+
+class JudgeActor(Judge, Present):
+    """The judge as a Ray actor."""
 
 
 @dataclass(slots=True)
@@ -41,15 +57,26 @@ class BatchingPool:
     """Actors with a method (``score``) that takes a list of items and gives a list of as many scores.
 
     Each has a loop that consumes what is waiting, up to ``batch_answers`` at once; it waits for the next item, and is
-    unblocked by ``ask``. An actor that dies is started anew, and what it held is scored again, once.
+    unblocked by ``ask``. An actor that dies, or answers no health check while it works, is started anew, and what it
+    held is scored again, once. Losses in a row, as for other actors, end the run; so does an unexpected end of a loop.
     """
 
     who = "scorer"
     method = "score"
 
-    def __init__(self, model: Path, config: ScorersConfig) -> None:
+    def __init__(
+        self,
+        model: Path,
+        config: ScorersConfig,
+        supervision: SupervisionConfig | None = None,
+        report: Report = unheard,
+    ) -> None:
         self._model = model
         self._config = config
+        self._supervision = supervision or SupervisionConfig()
+        self._report = report
+        self._losses = 0  # since the last batch that was scored
+        self._broken: Exception | None = None
         self._generation = 0
         self._waiting: deque[_Waiting] = deque()
         self._there_is_work = asyncio.Event()
@@ -60,7 +87,9 @@ class BatchingPool:
         self._loops = [asyncio.create_task(self._serve(f"{self.who}-{index}")) for index in range(self._config.count)]
 
     async def ask(self, item: Any) -> Any:
-        """One item's score. Raises ActorError if it cannot be had."""
+        """One item's score. Raises ActorError if it cannot be had, another error if none can be had any more."""
+        if self._broken is not None:
+            raise self._broken
         waiting = _Waiting(item, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._there_is_work.set()
@@ -85,6 +114,15 @@ class BatchingPool:
         raise NotImplementedError
 
     async def _serve(self, who: str) -> None:
+        try:
+            await self._score_for_ever(who)
+        except Exception as error:
+            self._broken = error
+            while self._waiting:
+                _fail(self._waiting.popleft(), error)
+            raise
+
+    async def _score_for_ever(self, who: str) -> None:
         actor, generation = self._start_actor(), self._generation
         batch: list[_Waiting] = []
         try:
@@ -94,18 +132,40 @@ class BatchingPool:
                     end_actor(actor)
                     actor, generation = self._start_actor(), self._generation
                 try:
-                    await self._score_batch(actor, who, batch)
+                    async with background(partial(self._watch, actor, who)):
+                        await self._score_batch(actor, who, batch)
+                    self._losses = 0
+                except LostActorError as error:  # what an answer alone brings about (too long, say) leaves it serving
+                    self._note_loss(who, error)
+                    self._put_back(batch, error)
+                    end_actor(actor)
+                    actor = self._start_actor()
                 except ActorError as error:
                     self._put_back(batch, error)
-                    if isinstance(error.__cause__, RayActorError) or isinstance(error.__context__, TimeoutError):
-                        # Dead or stuck; what an answer alone brings about (too long, say) leaves it serving.
-                        end_actor(actor)
-                        actor = self._start_actor()
         finally:
             for item in batch:
-                _fail(item, ActorError(f"{who} was ended"))
+                _fail(item, self._broken or ActorError(f"{who} was ended"))
             with contextlib.suppress(Exception):
                 end_actor(actor)
+
+    async def _watch(self, actor: Any, who: str) -> None:
+        """Consumes nothing; waits for the actor to come up, then between health checks; ends by an error alone."""
+        config = self._supervision
+        presence = await within(_health(actor), _TIMEOUT_S, who, "come up")
+        try:
+            refuse_other_versions(who, presence)
+        except ActorError as error:  # the next one may come to another node
+            raise LostActorError(str(error)) from error
+        while True:
+            await asyncio.sleep(config.health_every_s)
+            await within(_health(actor), config.health_timeout_s, who, "answer its health check")
+
+    def _note_loss(self, who: str, error: LostActorError) -> None:
+        self._losses += 1
+        self._report(who, "lost", str(error))
+        if self._losses >= self._supervision.max_failed_starts:
+            self._broken = ClusterError(f"{self._losses} losses of {self.who}s in a row, the last one: {error}")
+            raise self._broken from error
 
     async def _next_batch(self) -> list[_Waiting]:
         while not self._waiting:
@@ -132,7 +192,11 @@ class BatchingPool:
         self._there_is_work.set()
 
 
-def _fail(item: _Waiting, error: ActorError) -> None:
+def _health(actor: Any) -> Any:
+    return actor.presence.options(concurrency_group=_HEALTH).remote()
+
+
+def _fail(item: _Waiting, error: Exception) -> None:
     if not item.score.done():
         item.score.set_exception(error)
 
@@ -152,7 +216,7 @@ class ScorerPool(BatchingPool):
         return await self.ask((prompt_ids, completion_ids, tokens))
 
     def _start_actor(self) -> Any:
-        return _start_torch(Scorer, self._model, self._config)
+        return _start_torch(ScorerActor, self._model, self._config)
 
 
 class ComparerPool(BatchingPool):
@@ -165,7 +229,7 @@ class ComparerPool(BatchingPool):
         return await self.ask((prompt, answer, other))
 
     def _start_actor(self) -> Any:
-        return _start_torch(Comparer, self._model, self._config)
+        return _start_torch(ComparerActor, self._model, self._config)
 
 
 class JudgePool(BatchingPool):
@@ -173,8 +237,15 @@ class JudgePool(BatchingPool):
 
     who = "judge"
 
-    def __init__(self, model: Path, config: ScorersConfig, term: JudgeTermConfig) -> None:
-        super().__init__(model, config)
+    def __init__(
+        self,
+        model: Path,
+        config: ScorersConfig,
+        term: JudgeTermConfig,
+        supervision: SupervisionConfig | None = None,
+        report: Report = unheard,
+    ) -> None:
+        super().__init__(model, config, supervision, report)
         self._term = term
 
     async def compare(self, prompt: str, answer: str, other: str) -> float | TooLong:
@@ -184,12 +255,13 @@ class JudgePool(BatchingPool):
     def _start_actor(self) -> Any:
         engine, resources = self._config.judge, self._config.judge_resources
         return start_actor(
-            Judge,
+            JudgeActor,
             self._term,
             engine,
             str(self._model),
             num_cpus=resources["CPU"],
             num_gpus=resources.get("GPU", 0.0),
+            concurrency_groups={_HEALTH: 1},
             runtime_env={"env_vars": engine_environment(engine.device)},
         )
 
@@ -201,5 +273,6 @@ def _start_torch(kind: type, model: Path, config: ScorersConfig) -> Any:
         ScoringConfig(config.compute, config.row_tokens, config.threads, config.placement),
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
+        concurrency_groups={_HEALTH: 1},
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
     )

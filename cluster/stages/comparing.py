@@ -43,13 +43,18 @@ class Comparisons:
         for term in compared_by(stage):
             model = context.model_path(term.model)
             if isinstance(term, JudgeTermConfig):
-                self._judges = JudgePool(model, context.config.scorers, term)
+                self._judges = JudgePool(
+                    model, context.config.scorers, term, context.config.supervision, context.report
+                )
             else:
                 try:
                     self._config = read_config(model)
                 except ValueError as error:
                     raise ConfigError(f"stages.{stage.name}.rewards.model: {error}") from None
-                self._comparers, self._term, self._model = ComparerPool(model, context.config.scorers), term, model
+                self._comparers = ComparerPool(
+                    model, context.config.scorers, context.config.supervision, context.report
+                )
+                self._term, self._model = term, model
 
     def start(self) -> None:
         """Starts whoever compares."""

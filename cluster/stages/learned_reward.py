@@ -38,7 +38,9 @@ class LearnedReward:
             if isinstance(term, RewardModelTermConfig | ProcessTermConfig):
                 reads = "line_ends" if isinstance(term, ProcessTermConfig) else "last_token"
                 folder = check_reranker(context, term.model, policy, reads=reads)
-                self._pools[term.kind] = ScorerPool(folder, context.config.scorers)
+                self._pools[term.kind] = ScorerPool(
+                    folder, context.config.scorers, context.config.supervision, context.report
+                )
 
     @property
     def kinds(self) -> set[str]:

@@ -30,7 +30,8 @@ _CERTAIN = {Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR}
 async def mine(context: RunContext, stage: MineStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
     """Samples, executes, scores, executes the overrated ones again, writes answers and pairs; returns the figures."""
     model = context.model_path(stage.model)
-    scorers = ScorerPool(check_reranker(context, stage.reward_model, model), context.config.scorers)
+    folder_of_scorer = check_reranker(context, stage.reward_model, model)
+    scorers = ScorerPool(folder_of_scorer, context.config.scorers, context.config.supervision, context.report)
     sampled = await sample_and_execute(context, stage, folder, WeightsVersion(lineage, 0), model=stage.model)
     usable = [entry for entry in sampled.entries if entry.trajectory.drop_reason is None]
     scorers.start()

@@ -105,7 +105,7 @@ async def rerank(
         lines: how a process reward model is read.
         sampling_s: seconds that each language's samples took.
     """
-    pool = ScorerPool(folder, context.config.scorers)
+    pool = ScorerPool(folder, context.config.scorers, context.config.supervision, context.report)
     reading = lines if reads_of(folder) == "line_ends" else None
     measured: dict[str, list[tuple[float, float, float, float]]] = {}
     choices: Choices = {}
