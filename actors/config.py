@@ -56,12 +56,16 @@ class GeneratorConfig(BaseModel):
     ``keep``: requests in flight keep theirs; new ones get a cache salt of the version, so that no prefix of old weights
     is reused."""
 
-    weight_transport: Literal["per_node", "shm", "nccl"] = "per_node"
+    weight_transport: Literal["per_node", "shm", "nccl", "ipc"] = "per_node"
     """How new weights arrive. ``per_node`` and ``shm``: as files in the host's shared memory, published there by the
     trainer; with ``per_node`` they are copied once to each other Ray node, through Ray's object store, and loaded
     there, with ``shm`` nothing is copied, so that all Ray nodes of the run must lie on one host and see one
     ``/dev/shm``. ``nccl``: from the trainer's GPU into the engine's, over a communicator of its own; for
-    ``device: cuda`` and a trainer with ``gpus_per_rank: 1``. Never run."""
+    ``device: cuda`` and a trainer with ``gpus_per_rank: 1``. ``ipc``: within the GPU that both share, for ``placement:
+    colocated``. Neither of the last two was ever run."""
+
+    sleep_mode: bool = False
+    """The engine can give its GPU's memory up and take it again; ``placement: colocated`` turns it on. Never run."""
 
     @model_validator(mode="after")
     def _a_cpu_engine_is_not_split(self) -> GeneratorConfig:
@@ -72,9 +76,11 @@ class GeneratorConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _nccl_joins_gpus(self) -> GeneratorConfig:
-        if self.weight_transport == "nccl" and self.device != "cuda":
-            raise ValueError("weight_transport: nccl needs device: cuda; use per_node")
+    def _some_settings_need_a_gpu(self) -> GeneratorConfig:
+        if self.weight_transport in ("nccl", "ipc") and self.device != "cuda":
+            raise ValueError(f"weight_transport: {self.weight_transport} needs device: cuda; use per_node")
+        if self.sleep_mode and self.device != "cuda":
+            raise ValueError("sleep_mode needs device: cuda")
         return self
 
     @model_validator(mode="after")

@@ -15,11 +15,12 @@ from actors.errors import EngineDiedError, EngineUnavailableError
 from actors.owner import own_children
 
 _WORKER_MODULE = "actors.vllm_worker"
-_FILES = "shm"  # vLLM's backend for weights that come as files of the host, whichever way they came there
+_FILES = "shm"  # the backend for weights that come as files of the host, whichever way they came there
+_NCCL, _IPC = "nccl", "ipc"  # vLLM's own
 _SHUTDOWN_GRACE_S = 3.0
 
 
-def engine_environment(device: str) -> dict[str, str]:
+def engine_environment(device: str, transport: str = "") -> dict[str, str]:
     """Environment of a process that holds an engine, set before its Python starts (Ray: ``runtime_env``)."""
     common = {
         "HF_HUB_OFFLINE": "1",
@@ -28,6 +29,8 @@ def engine_environment(device: str) -> dict[str, str]:
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # the owner has threads: a fork of it can deadlock
     }
+    if transport == _IPC:  # its handles are pickled; they come from the run's own trainer, through Ray
+        common["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if device == "cuda":
         return common
     if device != "cpu":
@@ -102,7 +105,7 @@ class VllmEngine:
         except Exception as error:
             raise EngineUnavailableError(f"vLLM's engine did not start with {model_path}: {error}") from error
         engine = VllmEngine(llm)
-        if config.weight_transport != "nccl":  # there the engine joins a group at its first update
+        if config.weight_transport != _NCCL:  # there the engine joins a group at its first update
             await engine._init_weight_transfer({})
         await engine.label_weights(version)
         return engine
@@ -154,6 +157,26 @@ class VllmEngine:
     async def receive(self, names: list[str], dtype_names: list[str], shapes: list[list[int]]) -> None:
         """Takes what the trainer broadcasts meanwhile. When this fails the weights are lost."""
         await self._update_weights({"names": names, "dtype_names": dtype_names, "shapes": shapes})
+
+    async def map_memory(self, names: list[str], dtype_names: list[str], shapes: list[list[int]], handles: str) -> None:
+        """Loads from memory of the same GPU in another process. When this fails the weights are lost."""
+        layout = {"names": names, "dtype_names": dtype_names, "shapes": shapes}
+        await self._update_weights(layout | {"ipc_handles_pickled": handles})
+
+    async def sleep(self) -> None:
+        """Gives the GPU's memory up, weights and cache. Requests in flight are kept, and prefilled again later."""
+        with _EngineErrors():
+            await self._llm.sleep(level=2, mode="keep")
+
+    async def wake_weights(self) -> None:
+        """Takes memory for the weights again: what is in it must be loaded before ``wake_cache``."""
+        with _EngineErrors():
+            await self._llm.wake_up(tags=["weights"])
+
+    async def wake_cache(self) -> None:
+        """Takes memory for the cache again; sampling goes on from here."""
+        with _EngineErrors():
+            await self._llm.wake_up(tags=["kv_cache"])
 
     async def _update_weights(self, info: dict[str, Any]) -> None:
         from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
@@ -256,6 +279,7 @@ def _make_llm(config: GeneratorConfig, model_path: str) -> Any:
         limits["max_num_batched_tokens"] = config.step_tokens
     if config.device == "cuda":
         limits["gpu_memory_utilization"] = config.gpu_memory_utilization
+        limits["enable_sleep_mode"] = config.sleep_mode
     else:
         # A prompt cut into two steps samples a token to throw away, and vLLM then winds the request's own generator
         # back, which a CPU generator cannot: the engine dies.
@@ -272,7 +296,9 @@ def _make_llm(config: GeneratorConfig, model_path: str) -> Any:
         logprobs_mode="processed_logprobs",
         generation_config="vllm",
         worker_extension_cls=f"{_WORKER_MODULE}.WorkerExtension",
-        weight_transfer_config=WeightTransferConfig(backend="nccl" if config.weight_transport == "nccl" else _FILES),
+        weight_transfer_config=WeightTransferConfig(
+            backend=config.weight_transport if config.weight_transport in (_NCCL, _IPC) else _FILES
+        ),
         disable_log_stats=True,
         use_tqdm_on_load=False,
         **limits,

@@ -3,11 +3,15 @@
 requests --> [ vLLM engine: waiting | running ] --> one Turn each, the moment it is finished
                           ^
    start(version) .. update(ticket) .. finish(version)     nothing is sampled between start and finish
+
+Where it shares its GPU with the trainer, ``sleep`` comes before: from there to ``finish`` it has neither weights nor
+cache.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,6 +24,7 @@ from actors.busy_clock import BusyClock
 from actors.config import GeneratorConfig
 from actors.engine import Sampled, SamplingRequest, VllmEngine
 from actors.errors import EngineDiedError, EngineUnavailableError, WeightPhaseError, WeightsLostError
+from actors.ipc_weights import TRANSPORT as IPC
 from actors.nccl_weights import TRANSPORT as NCCL
 from actors.nccl_weights import NcclFetcher
 from actors.weights import PublishedWeights, verify_published
@@ -103,6 +108,7 @@ class Generator:
         self._version = WeightsVersion(0, 0)
         self._next_version = self._version
         self._phase = _Phase.SERVING
+        self._is_asleep = False
         self._fetcher = NcclFetcher(config.tensor_parallel_size)
         self._verified: tuple[dict[str, str], PublishedWeights] | None = None
         self._running: dict[str, int] = {}
@@ -170,21 +176,34 @@ class Generator:
     async def verify(self, ticket: dict[str, str]) -> None:
         """Checks the published files while sampling goes on, so that ``update`` need not do it during the pause.
 
-        By NCCL there are none: it joins the sender's communicator.
+        By NCCL and on a shared GPU there are none; by NCCL it joins the sender's communicator.
         """
-        if ticket.get("transport") == NCCL:
+        transport = ticket.get("transport")
+        if transport == NCCL:
             await self._fetcher.join(ticket, self._engine)
+        if transport in (NCCL, IPC):
             weights = PublishedWeights(WeightsVersion.parse(ticket["version"]), ())
         else:
             weights = await asyncio.to_thread(verify_published, ticket)
         self._verified = ticket, weights
 
+    async def sleep(self) -> None:
+        """Gives the GPU to whom it shares it with: nothing is sampled until the next update is finished."""
+        self._expect(_Phase.SERVING, "sleep")
+        if not self._is_asleep:
+            self._is_asleep = True
+            self._clock.pause()
+            await self._engine.sleep()
+
     async def start(self, version: WeightsVersion) -> None:
         """Pauses sampling and opens an update to ``version``. No token is sampled until ``finish`` returns."""
         self._expect(_Phase.SERVING, "start")
         self._phase, self._next_version = _Phase.STARTED, version
-        self._clock.pause()
-        await self._engine.pause(clear_cache=self._config.kv == "recompute")
+        if self._is_asleep:
+            await self._engine.wake_weights()
+        else:
+            self._clock.pause()
+            await self._engine.pause(clear_cache=self._config.kv == "recompute")
         await self._engine.begin_update()
 
     async def update(self, ticket: dict[str, str]) -> None:
@@ -192,7 +211,7 @@ class Generator:
 
         A ticket that is refused (WeightsMissingError, WeightsCorruptedError, WeightPhaseError) changes nothing: the
         update is over and sampling goes on with the weights as they were. WeightsLostError: the engine must be started
-        anew.
+        anew; so it must where it was asleep, and has no weights to go on with.
         """
         self._expect(_Phase.STARTED, "update")
         try:
@@ -201,13 +220,12 @@ class Generator:
                 raise WeightPhaseError(f"update to {self._next_version} was given a ticket of {weights.version}")
             if ticket.get("transport") == NCCL:
                 await self._fetcher.ask(ticket)
-        except Exception:
+        except Exception as error:
+            if self._is_asleep:
+                raise await self._lost(error) from error
             await self._abandon_update()
             raise
-        if ticket.get("transport") == NCCL:
-            await self._or_lost(self._fetcher.receive(ticket, self._engine))
-        else:
-            await self._or_lost(self._engine.load([str(file) for file in weights.files]))
+        await self._or_lost(self._load(ticket, weights))
         self._phase = _Phase.LOADED
 
     async def finish(self, version: WeightsVersion) -> None:
@@ -216,6 +234,9 @@ class Generator:
         if version != self._next_version:
             raise WeightPhaseError(f"update to {self._next_version} cannot be finished as {version}")
         await self._or_lost(self._engine.commit_update(str(version)))
+        if self._is_asleep:
+            await self._engine.wake_cache()
+            self._is_asleep = False
         self._version = version
         await self._resume()
 
@@ -335,6 +356,16 @@ class Generator:
         weights, self._verified = self._verified[1], None
         return weights
 
+    async def _load(self, ticket: dict[str, str], weights: PublishedWeights) -> None:
+        transport = ticket.get("transport")
+        if transport == NCCL:
+            await self._fetcher.receive(ticket, self._engine)
+        elif transport == IPC:
+            layout = [json.loads(ticket[part]) for part in ("names", "dtype_names", "shapes")]
+            await self._engine.map_memory(*layout, ticket["handles"])
+        else:
+            await self._engine.load([str(file) for file in weights.files])
+
     async def _abandon_update(self) -> None:
         """Nothing was loaded yet, so the old weights are whole: closes the update and samples on with them."""
         self._next_version = self._version
@@ -352,6 +383,9 @@ class Generator:
         except EngineDiedError:
             raise
         except Exception as error:
-            self._phase = _Phase.LOST
-            await self._engine.abort(list(self._running))
-            raise WeightsLostError(f"loading weights {self._next_version} failed half-way: {error}") from error
+            raise await self._lost(error) from error
+
+    async def _lost(self, error: Exception) -> WeightsLostError:
+        self._phase = _Phase.LOST
+        await self._engine.abort(list(self._running))
+        return WeightsLostError(f"loading weights {self._next_version} failed half-way: {error}")

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed
 
+from actors.ipc_weights import TRANSPORT as IPC
+from actors.ipc_weights import IpcSender
 from actors.lines import append_line
 from actors.nccl_weights import TRANSPORT as NCCL
 from actors.nccl_weights import NcclSender
@@ -150,6 +152,12 @@ class TrainerWorker(RankOfSeveral):
             pass
         return {}
 
+    def yield_gpu(self) -> None:
+        """Gives memory that the last step used, and nothing needs now, to whom the GPU is shared with."""
+        if torch.cuda.is_available():
+            torch.cuda.ipc_collect()
+            torch.cuda.empty_cache()
+
     def begin_save(self, checkpoints: str, figures: Mapping[str, float] | None = None) -> WeightsVersion:
         """Copies the state and begins to write it under the version's name; returns the version when it is copied.
 
@@ -179,6 +187,8 @@ class TrainerWorker(RankOfSeveral):
 
 
 def _sender(run: str, transport: str) -> WeightSender:
+    if transport == IPC:
+        return IpcSender()
     return NcclSender(_own_address()) if transport == NCCL else ShmSender(run)
 
 

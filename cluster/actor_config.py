@@ -112,8 +112,8 @@ class Separated(Settings):
 
 
 class Colocated(Settings):
-    """Trainer and generator take turns on one GPU: synchronous. Can be planned (docs/plan.md) and not run yet:
-    the turns themselves (sleep, train, wake the weights, push, wake the cache) are not written."""
+    """Trainer and generator take turns on one GPU: synchronous. The engine sleeps while the trainer computes; what the
+    trainer holds between its steps must fit beside the engine (``gpu_memory_utilization``). Never run with a GPU."""
 
     kind: Literal["colocated"] = "colocated"
 

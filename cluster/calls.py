@@ -38,7 +38,10 @@ async def within(awaitable: Awaitable[Any], timeout_s: float, who: str, what: st
     LostActorError says that it died or does not answer, any other ActorError that it lives and refused.
     """
     try:
-        return await asyncio.wait_for(awaitable, timeout_s)
+        # Never asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes together with the answer, and
+        # whoever cancels a loop then waits for it for good.
+        async with asyncio.timeout(timeout_s):
+            return await awaitable
     except TimeoutError:
         raise LostActorError(f"{who} did not {what} within {timeout_s:g} s") from None
     except (ObjectStoreFullError, OutOfDiskError) as error:

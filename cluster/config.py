@@ -159,14 +159,21 @@ class RunConfig(Settings):
         engine = self.generators.engine
         if self.generators.count != 1 or engine.device != "cuda" or engine.tensor_parallel_size != 1:
             raise ValueError("placement colocated is one GPU: it needs generators.count 1, device cuda, no split")
-        late = [stage.name for stage in self.stages if isinstance(stage, PPOStage) and stage.max_staleness]
-        if late:
-            raise ValueError(f"placement colocated is synchronous: stages.{late[0]}.max_staleness must be 0")
+        for stage in self.stages:
+            if isinstance(stage, PPOStage) and stage.max_staleness:
+                raise ValueError(f"placement colocated is synchronous: stages.{stage.name}.max_staleness must be 0")
+            if isinstance(stage, PPOStage) and (stage.ranks, stage.gpus_per_rank) != (1, 1):
+                raise ValueError(f"placement colocated is one GPU: stages.{stage.name} needs ranks 1, gpus_per_rank 1")
         return self
 
     @model_validator(mode="after")
-    def _nccl_needs_a_trainer_on_a_gpu(self) -> Self:
-        if self.generators.engine.weight_transport == "nccl":
+    def _transports_fit_the_placement(self) -> Self:
+        transport, shared = self.generators.engine.weight_transport, isinstance(self.placement, Colocated)
+        if transport == "ipc" and not shared:
+            raise ValueError("weight_transport ipc needs placement colocated; use per_node")
+        if transport == "nccl" and shared:
+            raise ValueError("weight_transport nccl needs a GPU for each side; placement colocated has one: use ipc")
+        if transport == "nccl":
             on_cpu = [stage.name for stage in self.stages if isinstance(stage, PPOStage) and not stage.gpus_per_rank]
             if on_cpu:
                 raise ValueError(f"weight_transport nccl needs stages.{on_cpu[0]}.gpus_per_rank 1; or use per_node")

@@ -13,12 +13,14 @@ from actors.executor import Execution
 from actors.lines import append_line
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
+from cluster.actor_config import Colocated, GeneratorsConfig
 from cluster.config import RunConfig
 from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import GeneratorPool
 from cluster.inputs import resolve_model
 from cluster.metrics import Metrics
 from cluster.panel import Panel
+from cluster.placement import reserve_shared_gpu
 from cluster.relay import of_this_node
 from cluster.rollout import Rollout
 from cluster.run_folder import RunFolder
@@ -43,7 +45,9 @@ class RunContext:
         self.folder = folder
         self.metrics = metrics
         self.panel = panel
-        self.generators = GeneratorPool(config.generators, config.supervision, self.report)
+        self.shares_gpu = isinstance(config.placement, Colocated)
+        self.where = reserve_shared_gpu() if self.shares_gpu else {}
+        self.generators = GeneratorPool(_generators(config), config.supervision, self.report, where=self.where)
         self.executors = ExecutorPool(config.executors, config.supervision, self.report)
         self._sender: ShmSender | None = None
         self._served_shape: Any = None
@@ -73,7 +77,7 @@ class RunContext:
         """Makes the generators sample with the weights in ``model``: by a push where the shape is the same, and the
         engines take files."""
         shape = _shape(model)
-        takes_files = self.config.generators.engine.weight_transport != "nccl"
+        takes_files = self.config.generators.engine.weight_transport in ("per_node", "shm")
         if self.generators.running and shape == self._served_shape and takes_files:
             await self.generators.push(self.publish_folder(model, version), version)
             return
@@ -115,6 +119,14 @@ class RunContext:
         await self.executors.stop()
         if self._sender is not None:
             self._sender.close()
+
+
+def _generators(config: RunConfig) -> GeneratorsConfig:
+    """As the recipe has them; an engine that shares its GPU can sleep."""
+    if not isinstance(config.placement, Colocated):
+        return config.generators
+    engine = config.generators.engine.model_copy(update={"sleep_mode": True})
+    return config.generators.model_copy(update={"engine": engine})
 
 
 def _shape(model: Path) -> Any:

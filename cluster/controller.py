@@ -131,7 +131,8 @@ class Controller:
     async def _group(self, position: int) -> Group:
         draw = self._stream.at(position)
         try:
-            return await asyncio.wait_for(self._produce(draw, position), self._group_timeout_s)
+            async with asyncio.timeout(self._group_timeout_s):
+                return await self._produce(draw, position)
         except TimeoutError:
             raise ActorError(
                 f"the group of problem {draw.problem.id!r} was not complete within {self._group_timeout_s:g} s"

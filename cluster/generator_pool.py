@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray.exceptions import RayError, RayTaskError
@@ -18,6 +19,7 @@ from actors.generator import GenerationRequest, GenerationResult, Generator
 from cluster.actor_config import GeneratorsConfig, SupervisionConfig
 from cluster.calls import MAX_CONCURRENCY, within
 from cluster.errors import ActorError, LostActorError
+from cluster.placement import SHARE
 from cluster.presence import Present, refuse_other_versions
 from cluster.relay import Relay
 from cluster.roster import Member, Report, Roster, sentence_of, unheard, unless_given_up
@@ -71,6 +73,7 @@ class GeneratorPool:
         supervision: how they are watched.
         report: told of losses and replacements.
         kind: the class that becomes the Ray actor.
+        where: options of the actors where they share a GPU with the trainer; see cluster.placement.
     """
 
     def __init__(
@@ -79,12 +82,14 @@ class GeneratorPool:
         supervision: SupervisionConfig | None = None,
         report: Report = unheard,
         kind: type = GeneratorActor,
+        where: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._config = config
         self._count = config.count
         self._supervision = supervision or SupervisionConfig()
         self._report = report
         self._kind = kind
+        self._where = where
         self._weights: _Weights | None = None
         self._versions: dict[Member, WeightsVersion] = {}
         self._relay = Relay(config.push_timeout_s)
@@ -134,9 +139,10 @@ class GeneratorPool:
             self._kind,
             engine,
             num_cpus=self._config.resources["CPU"],
-            num_gpus=self._config.resources.get("GPU", 0),
+            num_gpus=SHARE if self._where else self._config.resources.get("GPU", 0),
             max_concurrency=MAX_CONCURRENCY,
-            runtime_env={"env_vars": engine_environment(engine.device)},
+            runtime_env={"env_vars": engine_environment(engine.device, engine.weight_transport)},
+            **self._where,
         )
 
     async def open(self, member: Member) -> None:
@@ -176,6 +182,14 @@ class GeneratorPool:
         await member.handle.shutdown.remote()
 
     # --- weights
+
+    async def sleep(self) -> None:
+        """Every engine gives its GPU to the trainer, until the next push."""
+        for member in list(self.roster.serving):
+            try:
+                await within(member.handle.sleep.remote(), self._config.push_timeout_s, str(member), "give its GPU up")
+            except ActorError as error:
+                self.roster.lose(member, str(error))
 
     async def push(self, ticket: dict[str, str], version: WeightsVersion) -> float:
         """Brings published weights into every engine while requests are in flight; returns the longest pause in s.
@@ -243,7 +257,8 @@ class GeneratorPool:
         """Brings the current weights into one engine, under one time-out; returns the pause in s."""
         timeout_s = self._config.push_timeout_s
         try:
-            return await asyncio.wait_for(self._phases(member), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self._phases(member)
         except ActorError:
             self._relay.forget(member.node_id)  # if its copy is what is wrong, the next one is made anew
             raise

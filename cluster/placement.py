@@ -18,6 +18,10 @@ from cluster.stage_config import compared_by, scored_by
 SANDBOX_RESOURCE = "sandbox"
 WITHOUT_EXECUTION = {"sft", "reward_model", "dpo", "process_reward_model"}
 """Kinds of stages that sample and execute nothing."""
+SHARED_GPU = {"CPU": 2.0, "GPU": 1.0}
+"""Where trainer and generator take turns: one bundle, so that Ray gives both the same GPU."""
+SHARE = 0.5
+"""Of that GPU, to each of the two."""
 _POLL_S = 2.0
 _SAY_EVERY_S = 10.0
 _ROUNDING = 1e-6  # Ray keeps resources as multiples of 1e-4
@@ -68,7 +72,9 @@ def bundles_of(config: RunConfig) -> list[Bundle]:
     rollouts = any(stage.kind not in WITHOUT_EXECUTION for stage in config.stages)
     shared = isinstance(config.placement, Colocated)
     if shared:
-        bundles.append(Bundle("trainer and generator-0 (one GPU)", {"CPU": 2.0, "GPU": 1.0}))
+        bundles.append(Bundle("trainer and generator-0 (one GPU)", SHARED_GPU))
+        if any(stage.kind not in {"evaluate", "ppo"} for stage in config.stages):
+            bundles.append(Bundle("trainer of other stages", {"CPU": 1.0}))
     elif any(stage.kind != "evaluate" for stage in config.stages):
         ranks = config.trainer_processes
         held = config.trainer_resources
@@ -187,6 +193,15 @@ def require_room(bundles: Sequence[Bundle], wait_s: float, say: Callable[[str], 
             say(f"waiting for room in the cluster ({waited:.0f} of at most {wait_s:.0f} s): {lack}")
             request_resources(bundles=[dict(bundle.resources) for bundle in bundles])
         time.sleep(min(_POLL_S, max(wait_s - waited, 0.05)))
+
+
+def reserve_shared_gpu() -> dict[str, Any]:
+    """Reserves ``SHARED_GPU`` until Ray is left; returns the options of the actors that share it."""
+    from ray.util.placement_group import placement_group
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    group = placement_group([SHARED_GPU])
+    return {"scheduling_strategy": PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)}
 
 
 def cluster_nodes() -> list[Node]:

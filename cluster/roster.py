@@ -162,7 +162,8 @@ class Roster:
         while True:
             self._round()
             try:
-                await asyncio.wait_for(self._changed.wait(), self._config.health_every_s)
+                async with asyncio.timeout(self._config.health_every_s):
+                    await self._changed.wait()
             except TimeoutError:
                 if self._checks is None or self._checks.done():  # one that hangs must not hold up the next round
                     self._checks = self._spawn(self._check_all())
@@ -293,7 +294,8 @@ class Roster:
         who = f"{self._trade.name}-{next(self._numbers)}"
         member = Member(who, self._trade.make())
         try:
-            await asyncio.wait_for(self._trade.open(member), self._start_timeout_s)
+            async with asyncio.timeout(self._start_timeout_s):
+                await self._trade.open(member)
             await self._trade.catch_up(member)
         except TimeoutError:
             end_actor(member.handle)
@@ -314,7 +316,8 @@ class Roster:
     async def _check(self, member: Member) -> None:
         timeout_s = self._config.health_timeout_s
         try:
-            await asyncio.wait_for(self._trade.check(member), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._trade.check(member)
         except TimeoutError:
             self.lose(member, f"it did not answer its health check within {timeout_s:g} s")
         except RayTaskError as error:
@@ -324,7 +327,8 @@ class Roster:
 
     async def _end(self, member: Member) -> None:
         try:
-            await asyncio.wait_for(self._trade.close(member), self._config.close_timeout_s)
+            async with asyncio.timeout(self._config.close_timeout_s):
+                await self._trade.close(member)
         except (TimeoutError, RayError) as error:
             self._report(str(member), "killed", f"it did not close in order ({type(error).__name__})")
         finally:

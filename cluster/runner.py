@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import secrets
-from cluster.actor_config import Colocated
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage, check_tokenizers
@@ -24,11 +23,6 @@ _FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "superv
 def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finished]:
     """Runs all stages that are not done yet; prints the summary; returns all manifests."""
     console = console or Console()
-    if isinstance(config.placement, Colocated):
-        raise ConfigError(
-            "placement colocated can be planned and not run yet: trainer and generator do not take turns; "
-            "use placement separated"
-        )
     secrets.take()
     folder = RunFolder(config.run_folder)
     with folder.locked():

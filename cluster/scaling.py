@@ -51,6 +51,8 @@ class Control:
         pools = self._context.generators, self._context.executors
         before = pools[0].count, pools[1].count
         after = request.generators or before[0], request.executors or before[1]
+        if self._context.shares_gpu and after[0] > 1:
+            raise ScaleError("placement colocated is one GPU with one generator; nothing was changed")
         have, wanted = self._bundles(*before), self._bundles(*after)
         more = [bundle for bundle in wanted if bundle.who not in {known.who for known in have}]
         await asyncio.to_thread(_ask_autoscaler, wanted)

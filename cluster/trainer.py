@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError
@@ -12,6 +13,7 @@ from actors.trainer import TrainerWorker
 from cluster.actor_config import SupervisionConfig
 from cluster.calls import FULL_STORE, within
 from cluster.errors import ActorError, LostActorError, TrainerLostError
+from cluster.placement import SHARE
 from cluster.presence import Present, refuse_other_versions
 from cluster.relay import of_this_node
 from cluster.roster import Report
@@ -100,7 +102,13 @@ class TrainerGroup(RankGroup):
     """The trainer of a ppo stage."""
 
     def __init__(
-        self, stage: PPOStage, run: str, supervision: SupervisionConfig, report: Report, transport: str
+        self,
+        stage: PPOStage,
+        run: str,
+        supervision: SupervisionConfig,
+        report: Report,
+        transport: str,
+        where: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         handles = [
             start_actor(
@@ -111,9 +119,10 @@ class TrainerGroup(RankGroup):
                 rank,
                 transport,
                 num_cpus=1,
-                num_gpus=stage.gpus_per_rank,
+                num_gpus=SHARE if where else stage.gpus_per_rank,
                 concurrency_groups={_HEALTH: 1, _BESIDE: 1},
                 runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+                **where,
             )
             for rank in range(stage.ranks)
         ]

@@ -22,6 +22,7 @@ from tests.stand_in_engine import StandInConfig, StandInGenerator
 
 SETTINGS = "stand_in.json"
 PUSH_MARK = "in-a-push"
+TURNS = "turns.jsonl"
 
 
 class StandInActor(StandInGenerator, Present):
@@ -50,6 +51,19 @@ class StandInActor(StandInGenerator, Present):
         start = time.time()
         async for result in self.generate_group(requests):
             yield Generated(result, who, start, time.time())
+
+    async def sleep(self) -> None:
+        await super().sleep()
+        self._write_turn("sleeps")
+
+    async def finish(self, version: WeightsVersion) -> None:
+        await super().finish(version)
+        self._write_turn("serves")
+
+    def _write_turn(self, what: str) -> None:
+        assert self._mark is not None
+        with self._mark.with_name(TURNS).open("a") as turns:
+            turns.write(json.dumps({"time": time.time(), "what": what}) + "\n")
 
     async def update(self, ticket: dict[str, str]) -> None:
         assert self._mark is not None

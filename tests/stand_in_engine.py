@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from actors.busy_clock import BusyClock
-from actors.errors import EngineDiedError, EngineUnavailableError, WeightPhaseError
+from actors.errors import EngineDiedError, EngineUnavailableError, WeightPhaseError, WeightsLostError
 from actors.generator import GenerationRequest, GenerationResult, GeneratorStats
 from actors.weights import verify_published
 from learner.trajectory import FinishReason, Turn, VersionSpan
@@ -51,6 +51,7 @@ class StandInGenerator:
         self._config = config
         self._version: WeightsVersion | None = None
         self._next_version: WeightsVersion | None = None
+        self._is_asleep = False
         self._serving = asyncio.Event()
         self._slots = asyncio.Semaphore(config.max_num_seqs)
         self._aborted: set[str] = set()
@@ -113,11 +114,19 @@ class StandInGenerator:
         if ticket.get("transport") == "shm":
             await asyncio.to_thread(verify_published, ticket)
 
-    async def start(self, version: WeightsVersion) -> None:
-        if not self._serving.is_set():
-            raise WeightPhaseError(f"start of {version} during the update to {self._next_version}")
+    async def sleep(self) -> None:
+        if self._next_version is not None:
+            raise WeightPhaseError(f"sleep during the update to {self._next_version}")
+        self._is_asleep = True
         self._serving.clear()
         self._clock.pause()
+
+    async def start(self, version: WeightsVersion) -> None:
+        if not self._serving.is_set() and not self._is_asleep:
+            raise WeightPhaseError(f"start of {version} during the update to {self._next_version}")
+        if not self._is_asleep:
+            self._serving.clear()
+            self._clock.pause()
         self._next_version = version
 
     async def update(self, ticket: dict[str, str]) -> None:
@@ -127,7 +136,9 @@ class StandInGenerator:
             await self.verify(ticket)
             if ticket["version"] != str(self._next_version):
                 raise WeightPhaseError(f"update to {self._next_version} was given a ticket of {ticket['version']}")
-        except Exception:
+        except Exception as error:
+            if self._is_asleep:
+                raise WeightsLostError(f"there are no weights to go on with: {error}") from error
             self._resume()
             raise
         await asyncio.sleep(self._config.load_s)
@@ -161,6 +172,7 @@ class StandInGenerator:
 
     def _resume(self) -> None:
         self._next_version = None
+        self._is_asleep = False
         self._clock.resume()
         self._serving.set()
 

@@ -72,7 +72,7 @@ async def _train_through_losses(
     while True:
         config = context.config
         transport = config.generators.engine.weight_transport
-        trainer = TrainerGroup(stage, config.name, config.supervision, context.report, transport)
+        trainer = TrainerGroup(stage, config.name, config.supervision, context.report, transport, context.where)
         try:
             await _Job(context, stage, folder, lineage, parts, trainer).run()
             break
@@ -222,7 +222,8 @@ class _Job:
     async def _save_in_time(self) -> None:
         """A last checkpoint. A step that the trainer is in comes to its end before, and is in it."""
         try:
-            saved = await asyncio.wait_for(self._save(), _LAST_SAVE_TIMEOUT_S)
+            async with asyncio.timeout(_LAST_SAVE_TIMEOUT_S):
+                saved = await self._save()
             self.context.panel.say(f"{self.stage.name}: checkpoint {saved} was written")
         except (ActorError, TimeoutError, OSError) as error:
             self.context.panel.say(f"{self.stage.name}: no checkpoint could be written ({error})")
@@ -237,18 +238,10 @@ class _Job:
         checkpoint = latest_checkpoint(self.folder.checkpoints)
         self.context.panel.begin(self.stage.name, self.stage.learner.num_steps)
         await self.trainer.meet()
-        await asyncio.gather(
-            self.context.serve(self.model, WeightsVersion(self.lineage, 0)),
-            self.call(
-                "start",
-                str(self.model),
-                str(checkpoint) if checkpoint else None,
-                self.lineage,
-                str(steps_file(self.folder.ledger, self.lineage)),
-                str(self.critic) if self.critic else None,
-                what="load its models",
-            ),
-        )
+        loading = asyncio.create_task(self._load(checkpoint))
+        if self.context.shares_gpu:  # vLLM measures what is free on the GPU, and must not be disturbed in it
+            await loading
+        await asyncio.gather(self.context.serve(self.model, WeightsVersion(self.lineage, 0)), loading)
         parent = WeightsVersion.parse(checkpoint.name) if checkpoint else None
         self.comparisons.rewind(parent.step if parent else 0)
         self.ledger.start(self.lineage, parent)
@@ -262,6 +255,17 @@ class _Job:
             self.context.panel.say(f"{self.stage.name}: goes on from {parent}")
         self.context.panel.begin(self.stage.name, self.stage.learner.num_steps, version.step)
         return version
+
+    async def _load(self, checkpoint: Path | None) -> None:
+        await self.call(
+            "start",
+            str(self.model),
+            str(checkpoint) if checkpoint else None,
+            self.lineage,
+            str(steps_file(self.folder.ledger, self.lineage)),
+            str(self.critic) if self.critic else None,
+            what="load its models",
+        )
 
     def controller(self) -> Controller:
         return Controller(
@@ -334,7 +338,10 @@ class _Job:
             trajectories = shuffled_rewards(trajectories, self.context.config.seed, _WARMUP)
         train, held_out = _split_by_problem(trajectories)
         self.context.panel.progress(self.stage.name, 0.0, "critic warm-up: training")
+        await self._take_gpu()
         figures = await self.call("warm_up", train, held_out, what="warm its critic up")
+        if self.context.shares_gpu:
+            await self._push(self.version)
         self.context.metrics.log(name, 0, figures)
 
     async def _train(self, step_input: StepInput) -> None:
@@ -345,13 +352,21 @@ class _Job:
         groups = [as_trained(self.stage, group) for group in step_input.sampled]
         if self.stage.shuffle_rewards:
             groups = shuffled_rewards(groups, self.context.config.seed, step_input.step)
+        await self._take_gpu()
         report: StepReport = await self.call("step", groups, what="train a step")
         if report.version != before.next():
             raise ActorError(f"the trainer made {report.version} where {before.next()} was due")
         self.report = report
 
+    async def _take_gpu(self) -> None:
+        """The trainer's turn on a shared GPU, until the next push: everything that a step needs has been sampled."""
+        if self.context.shares_gpu:
+            await self.context.generators.sleep()
+
     async def _push(self, version: WeightsVersion) -> None:
         ticket = await self.call("publish", version, what="publish its weights")
+        if self.context.shares_gpu:
+            await self.call("yield_gpu", what="give the GPU up")
         await self.context.generators.push(ticket, version)
         self.version = version
 

@@ -67,6 +67,8 @@ async def run_stages(
 
 async def _run_stage(context: RunContext, stage: Stage) -> Finished:
     folder = context.folder.stage(stage.name)
+    if context.shares_gpu and stage.kind in WITHOUT_EXECUTION:
+        await context.generators.stop()  # it would be in the trainer's way
     lineage = context.folder.begin_lineage(stage.name)
     context.metrics.lineage = lineage
     begun = time.time()

@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
+import ray
+import yaml
+from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
+from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
+from cluster.session import free_port
 from tests.cluster.conftest import StandInRun
 from tests.patient_ray import be_patient
 from tests.stand_in_actor import PUSH_MARK
 
+ALIVE = GcsNodeInfo.GcsNodeState.ALIVE
 NODE = {"num_cpus": 4, "resources": {"sandbox": 2}}
 
 
 class Nodes:
-    """A Ray cluster of several nodes."""
+    """A Ray cluster of several nodes; ``head``: what its first one has besides."""
 
-    def __init__(self) -> None:
+    def __init__(self, head: dict[str, Any] | None = None) -> None:
         be_patient()
-        self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"sandbox": 1}})
-        self.nodes = [self.cluster.add_node(**NODE), self.cluster.add_node(**NODE)]
+        urgent = {"_system_config": {"worker_niceness": 0}}  # as in a cluster that `crucible run` starts
+        first = {"num_cpus": 2, "resources": {"sandbox": 1}} | urgent | (head or {})
+        self.cluster = Cluster(initialize_head=True, head_node_args=first)
+        self.nodes = [self.cluster.add_node(**NODE) for _ in range(2)]
 
     @property
     def address(self) -> str:
@@ -52,6 +64,63 @@ class Nodes:
         self.nodes.append(self.cluster.add_node(**NODE))
 
 
+class GrowingNodes:
+    """A head with Ray's autoscaler, whose provider makes nodes of one CPU as processes of this machine.
+
+    Not ``ray.cluster_utils.AutoscalingCluster``: that ends every Ray process of the machine, whoever's.
+    """
+
+    def __init__(self, folder: Path, *, head: dict[str, float], max_nodes: int) -> None:
+        example = Path(ray.__file__).parent / "autoscaler/_private/fake_multi_node/example.yaml"
+        config = yaml.safe_load(example.read_text()) | {"max_workers": max_nodes, "idle_timeout_minutes": 0.1}
+        small = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": max_nodes}
+        config["available_node_types"] = {
+            "small": small,
+            "ray.head.default": {"resources": head, "node_config": {}, "max_workers": 0},
+        }
+        (folder / "autoscaling.json").write_text(json.dumps(config))
+        agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
+        ports = {name: free_port() for name in ("port", "metrics-export-port", *agents)}
+        self.address = f"127.0.0.1:{ports['port']}"
+        custom = {name: amount for name, amount in head.items() if name != "CPU"}
+        command = [sys.executable, "-c", _PATIENT_START, "start", "--head", "--block", "--include-dashboard=false"]
+        command += ["--node-ip-address=127.0.0.1", f"--num-cpus={head['CPU']:g}", f"--resources={json.dumps(custom)}"]
+        command += [f"--autoscaling-config={folder / 'autoscaling.json'}"]
+        command += [f"--{name}={port}" for name, port in ports.items()]
+        # Nodes of the provider are told apart by ids of its own; version 2 of the autoscaler does not know it.
+        environment = os.environ | {
+            "RAY_worker_niceness": "0",
+            "RAY_FAKE_CLUSTER": "1",
+            "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        }
+        environment |= {"RAY_agent_register_timeout_ms": "180000", "RAY_USAGE_STATS_ENABLED": "0"}
+        with (folder / "head.log").open("wb") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        deadline = time.monotonic() + 180
+        while "Ray runtime started" not in (folder / "head.log").read_text():
+            assert self._process.poll() is None, (folder / "head.log").read_text()
+            assert time.monotonic() < deadline, (folder / "head.log").read_text()
+            time.sleep(0.5)
+
+    @property
+    def count(self) -> int:
+        """Living nodes, the head among them."""
+        nodes = GcsClient(address=self.address).get_all_node_info()
+        return sum(node.state == ALIVE for node in nodes.values())
+
+    def end(self) -> None:
+        """Ends what this one started, and nothing else of Ray's."""
+        ours = [psutil.Process(self._process.pid), *psutil.Process(self._process.pid).children(recursive=True)]
+        for process in ours:
+            if process.is_running():
+                process.kill()
+        self._process.wait()
+
+
+# ``ray start`` with more patience than the 30 s that Ray gives a node.
+_PATIENT_START = "from tests.patient_ray import be_patient; be_patient(); from ray.scripts.scripts import main; main()"
+
+
 class Killer:
     """kill -9 of one thing at a time, at moments that the seed chooses."""
 
@@ -65,6 +134,8 @@ class Killer:
             "executor": lambda: self.kill_one(self.nodes.processes("ExecutorActor")),
             "sandbox engine": self.kill_the_sandbox,
             "trainer": lambda: self.kill_one(self.nodes.processes("TrainerActor")),
+            "scorer": lambda: self.kill_one(self.nodes.processes("ScorerActor")),
+            "copy of weights": lambda: self.kill_one(self.nodes.processes("NodeCopy")),
             "raylet": self.kill_a_raylet,
             "driver": self.kill_the_driver,
         }
@@ -107,12 +178,19 @@ class Killer:
 
 
 def kill_and_finish(
-    make_run: Callable[..., StandInRun], nodes: Nodes, targets: list[str], *, seed: int, steps: int, **run_fields: Any
+    make_run: Callable[..., StandInRun],
+    nodes: Nodes,
+    targets: list[str],
+    *,
+    seed: int,
+    steps: int,
+    stage: dict[str, Any] | None = None,
+    **run_fields: Any,
 ) -> StandInRun:
     """A run that is hit by each of ``targets`` in turn and goes to its end all the same."""
     run = make_run(
         engine={"tokens_per_s": 60.0, "load_s": 0.15, "max_num_seqs": 8},
-        stage={"learner": {"num_steps": steps}, "checkpoint_every_steps": 2},
+        stage={"learner": {"num_steps": steps}, "checkpoint_every_steps": 2} | (stage or {}),
         **run_fields,
     )
     run.start(nodes.address)

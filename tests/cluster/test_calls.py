@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from ray.exceptions import ActorDiedError, ObjectStoreFullError, RayTaskError
 
+from cluster.background import background
 from cluster.calls import again_when_lost, within
 from cluster.errors import ActorError, LostActorError
 
@@ -74,3 +75,22 @@ async def test_what_an_actor_says_is_one_sentence_that_names_it(error: Exception
 async def test_what_does_not_answer_is_lost() -> None:
     with pytest.raises(LostActorError, match=r"^trainer did not train within 0\.01 s$"):
         await within(asyncio.sleep(5), 0.01, "trainer", "train")
+
+
+async def test_a_loop_that_is_cancelled_together_with_an_answer_ends() -> None:
+    rounds = 0
+
+    async def loop() -> None:
+        nonlocal rounds
+        while True:
+            rounds += 1
+            await within(answer, 5.0, "actor", "answer its health check")
+            await asyncio.sleep(60)
+
+    answer = asyncio.get_running_loop().create_future()
+    async with asyncio.timeout(5.0):
+        async with background(loop):
+            while not rounds:
+                await asyncio.sleep(0)
+            answer.set_result(None)
+    assert rounds == 1

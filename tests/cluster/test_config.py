@@ -1,12 +1,13 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.recipe import load_recipe
-from cluster.runner import run_recipe
 from cluster.stage_config import PPOStage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,21 +88,34 @@ def test_weights_are_given_to_all_sets_of_a_ppo_stage_or_to_none(tmp_path: Path)
         load_recipe(path, [two % ", weight: 0"])
 
 
-def test_a_shared_gpu_can_be_planned_and_a_run_of_it_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    engine = {"device": "cuda"}
-    evaluate = {"kind": "evaluate", "name": "e", "model": "m", "problems": [{"spec": "s"}]}
-    config = RunConfig.model_validate(
-        {
-            "name": "shared",
-            "folder": str(tmp_path),
-            "placement": {"kind": "colocated"},
-            "generators": {"count": 1, "engine": engine},
-            "stages": [evaluate],
-        }
-    )
-    with pytest.raises(ConfigError, match="colocated can be planned and not run yet"):
-        run_recipe(config)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("placement", "transport", "said"),
+    [
+        ("colocated", "ipc", ""),
+        ("colocated", "per_node", ""),
+        ("separated", "ipc", "weight_transport ipc needs placement colocated"),
+        ("colocated", "nccl", "placement colocated has one: use ipc"),
+    ],
+)
+def test_a_transport_that_the_placement_does_not_bear_is_refused(placement: str, transport: str, said: str) -> None:
+    ppo = {"kind": "ppo", "name": "p", "policy": "m", "problems": [{"spec": "s"}], "gpus_per_rank": 1}
+    recipe = {
+        "name": "run",
+        "placement": {"kind": placement},
+        "generators": {"count": 1, "engine": {"device": "cuda", "weight_transport": transport}},
+        "stages": [ppo],
+    }
+    with pytest.raises(ValidationError, match=said) if said else nullcontext():
+        RunConfig.model_validate(recipe)
+
+
+@pytest.mark.parametrize("fields", [{"ranks": 2}, {"gpus_per_rank": 0}])
+def test_a_shared_gpu_has_one_rank_on_it(fields: dict[str, int]) -> None:
+    ppo = {"kind": "ppo", "name": "p", "policy": "m", "problems": [{"spec": "s"}], "gpus_per_rank": 1} | fields
+    generators = {"count": 1, "engine": {"device": "cuda"}}
+    recipe = {"name": "run", "placement": {"kind": "colocated"}, "generators": generators, "stages": [ppo]}
+    with pytest.raises(ValidationError, match=r"stages\.p needs ranks 1, gpus_per_rank 1"):
+        RunConfig.model_validate(recipe)
 
 
 def line_stages(**baseline) -> list[dict]:

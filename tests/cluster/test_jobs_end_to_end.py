@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,10 @@ import yaml
 
 from cluster import secrets
 from cluster.jobs import driver_pid
+from cluster.session import free_port
 
 BIN = Path(sys.executable).parent
 SECRET = f"hf_planted_{uuid.uuid4().hex}"
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def recipe(folder: Path, name: str, max_steps: int) -> Path:
@@ -47,7 +41,6 @@ class Head:
     environment: dict[str, str]
     gcs: str
     dashboard: str
-    metrics: str
     session: Path
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -82,8 +75,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     }
     environment["PATH"] = f"{BIN}:{environment['PATH']}"
     head = Head(
-        folder, environment, f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}",
-        f"http://127.0.0.1:{ports['metrics-export-port']}/metrics", session,
+        folder, environment, f"127.0.0.1:{ports['port']}", f"http://127.0.0.1:{ports['dashboard-port']}", session
     )  # fmt: skip
     flags = [f"--{name}={port}" for name, port in ports.items()]
     command = ["start", "--head", "--block", "--num-cpus=4", "--include-dashboard=true", "--node-ip-address=127.0.0.1"]
@@ -164,30 +156,44 @@ def test_a_submitted_run_goes_to_its_end_and_its_secret_nowhere(head: Head) -> N
 
 
 @pytest.mark.timeout(900)
-def test_a_plain_ray_job_can_be_watched_and_stopped(head: Head) -> None:
-    recipe(head.folder, "plain", 1_000_000)
-    command = ["crucible", "run", "plain.yaml"]
-    sent = head.run(
-        "ray", "job", "submit", "--address", head.dashboard, "--submission-id=plain", "--no-wait",
-        f"--working-dir={head.folder}", "--runtime-env-json", '{"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60"}}',
-        "--", *command,
-    )  # fmt: skip
+def test_a_run_can_be_watched_and_stopped_while_a_plain_ray_job_goes_to_its_end(head: Head) -> None:
+    path = recipe(head.folder, "long", 1_000_000)
+    sent = head.run("crucible", "submit", str(path), "--address", head.dashboard, "--no-wait")
     assert sent.returncode == 0, sent.stdout + sent.stderr
+    job = sent.stdout.split()[1].rstrip(":")
+
+    recipe(head.folder, "plain", 2)
+    done = head.run(
+        "ray", "job", "submit", "--address", head.dashboard, "--submission-id=plain",
+        f"--working-dir={head.folder}", "--", "crucible", "run", "plain.yaml",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (head.folder / "runs" / "plain" / "stages" / "base" / "model" / "config.json").exists()
+    jobs = {one["submission_id"]: one["status"] for one in json.loads(head.get("/api/jobs/"))}
+    assert jobs["plain"] == "SUCCEEDED"
+
     deadline = time.monotonic() + 300
-    while "ray_crucible_sft_loss{" not in requests.get(head.metrics, timeout=30).text:
-        log = head.run("crucible", "logs", "plain", "--address", head.dashboard).stdout
+    while "ray_crucible_sft_loss{" not in exported(head):
+        log = head.run("crucible", "logs", job, "--address", head.dashboard).stdout
         assert time.monotonic() < deadline, log
         time.sleep(2)
-    status = head.run("crucible", "status", "plain", "--address", head.dashboard).stdout
-    assert "job plain: RUNNING" in status
-    assert driver_pid(head.folder / "runs" / "plain") is not None
-    stopped = head.run("crucible", "stop", "plain", "--address", head.dashboard)
+    status = head.run("crucible", "status", job, "--address", head.dashboard).stdout
+    assert f"job {job}: RUNNING" in status
+    assert driver_pid(head.folder / "runs" / "long") is not None
+    stopped = head.run("crucible", "stop", job, "--address", head.dashboard)
     assert stopped.returncode == 0, stopped.stdout + stopped.stderr
-    assert "job plain: STOPPED" in stopped.stdout
-    assert driver_pid(head.folder / "runs" / "plain") is None
-    log = head.run("crucible", "logs", "plain", "--address", head.dashboard).stdout
+    assert f"job {job}: STOPPED" in stopped.stdout
+    assert driver_pid(head.folder / "runs" / "long") is None
+    log = head.run("crucible", "logs", job, "--address", head.dashboard).stdout
     assert "base: started" in log
     assert "the same command goes on where this run stopped" in log
+
+
+def exported(head: Head) -> str:
+    """The metrics of all places that the dashboard's API names to Prometheus."""
+    places = [place for group in json.loads(head.get("/api/prometheus/sd")) for place in group["targets"]]
+    assert places, "the dashboard names no place of metrics"
+    return "".join(requests.get(f"http://{place}/metrics", timeout=30).text for place in places)
 
 
 def one_sentence(process: subprocess.CompletedProcess[str]) -> str:

@@ -50,6 +50,7 @@ def driven(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamesp
         generators=Pool("generator", 2),
         executors=Pool("executor", 1),
         report=lambda *_: None,
+        shares_gpu=False,
         asked=[],
     )
     node = Node("n", {"CPU": 3.0, "sandbox": 1.0}, {"CPU": 1.0, "sandbox": 0.0})
@@ -87,6 +88,14 @@ async def test_within_the_cluster_it_is_done_and_beyond_it_nothing_is_changed(
             0,
             "generators 3 -> 1, executors 1 -> 1",
         )
+
+
+async def test_a_shared_gpu_has_one_generator(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with driven(root, monkeypatch) as context:
+        context.shares_gpu = True
+        code, said = await say(context, str(root), "--generators", "3", "--wait", "0")
+        assert (code, context.generators.count) == (6, 2)
+        assert "placement colocated is one GPU with one generator; nothing was changed" in said
 
 
 @pytest.mark.parametrize(
