@@ -361,8 +361,8 @@ class Generator:
         if transport == NCCL:
             await self._fetcher.receive(ticket, self._engine)
         elif transport == IPC:
-            layout = [json.loads(ticket[part]) for part in ("names", "dtype_names", "shapes")]
-            await self._engine.map_memory(*layout, ticket["handles"])
+            names, dtype_names, shapes = (json.loads(ticket[part]) for part in ("names", "dtype_names", "shapes"))
+            await self._engine.map_memory(names, dtype_names, shapes, ticket["handles"])
         else:
             await self._engine.load([str(file) for file in weights.files])
 

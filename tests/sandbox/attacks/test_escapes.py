@@ -63,6 +63,9 @@ TRIES = {
     "hiding children's time": "[1] if done(signal.signal, signal.SIGCHLD, signal.SIG_IGN) else []",
     "personality and ports": "[n for n in (172, 173, 135) if syscall(n, 0x0040000, 0, 0)]",
     "calls by the 32-bit door": "[1] if syscall(0x40000000 + 39) else []",
+    "signals by way of a descriptor": "[n for n in (os.getppid(), 1, 2, 3) if n not in (0, os.getpid())"
+    " and done(__import__('fcntl').fcntl, os.pipe()[0], 8, n)]",
+    "the slot's own scratch folder": "[n for n in os.listdir('/tmp') if n != os.path.basename(os.getcwd())] if os.access('/tmp', os.R_OK) else []",
     "watching files": "[1] if syscall(253) or syscall(300, 0, 0) else []",
 }  # fmt: skip
 

@@ -22,6 +22,10 @@ PATCHES = {
     "import": "import builtins, types\nbuiltins.__import__ = lambda *a, **k: types.ModuleType('x')",
     "assertion": "import builtins\nbuiltins.AssertionError = type('Never', (Exception,), {})",
     "hooks": "import sys\nsys.excepthook = lambda *a: None\nsys.unraisablehook = lambda *a: None\nsys.displayhook = lambda *a: None",
+    "small numbers": "import ctypes\nctypes.c_uint32.from_address(id(8) + 24).value = 2",
+    "compiled modules": "import os, json\nos.makedirs('__pycache__')\n"
+    "for n in ('json', 'math', 'solution', 'sitecustomize'):\n"
+    "    open(f'__pycache__/{n}.cpython-311.pyc', 'wb').write(b'\\0' * 16)",
     "exit codes": "import os\nos._exit = lambda code: None",
     "collector": "import gc\ngc.disable()\ngc.callbacks.append(lambda *a: None)",
     "forged output": "import sys\nfor t in ('PASSED', 'passed', '{\"passed\": true}', '1 passed in 0.01s', 'OK', '\\x1b[32mok'):\n"
@@ -40,7 +44,9 @@ def test_a_patch_does_not_make_a_wrong_program_right(assault: Assault, name: str
     assault(f"{PATCHES[name]}\ndef f(x): return x + 7", "check(f)", setup=setup)
 
 
-@pytest.mark.parametrize("name", sorted(set(PATCHES) - {"harness encoder", "json", "import", "modules", "builtins"}))
+@pytest.mark.parametrize(
+    "name", sorted(set(PATCHES) - {"harness encoder", "json", "import", "modules", "builtins", "small numbers"})
+)
 def test_a_patch_does_not_make_a_right_program_wrong(assault: Assault, name: str) -> None:
     assault(f"{PATCHES[name]}\ndef f(x): return x + 1", "assert f(1) == 2", expect=Outcome.PASSED)
 

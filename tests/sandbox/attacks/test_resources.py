@@ -61,6 +61,10 @@ EATERS = {
     "a daemon": "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            while True: time.sleep(1)\n"
     "        os._exit(0)\n    raise ValueError",
     "a daemon that holds everything open": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(999)\nos._exit(0)",
+    "a daemon that goes to another parent": "import ctypes, os, time\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\ndef f(x):\n"
+    "    if os.fork() == 0:\n        if os.fork() == 0: time.sleep(999)\n        os._exit(0)\n    os._exit(0)",
+    "time used by a process beside": "import ctypes, os, time\ndef f(x):\n"
+    "    if ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0) == 0:\n        while True: pass\n    time.sleep(99)",
     "zombies": "import os, time\ndef f(x):\n    for _ in range(10**6):\n        try:\n            if os.fork() == 0: os._exit(0)\n"
     "        except OSError: time.sleep(99)",
     "locks": "import fcntl, time\ndef f(x):\n    fcntl.flock(open('/usr/bin/python3.11'), fcntl.LOCK_EX)\n    time.sleep(99)",
@@ -70,6 +74,23 @@ EATERS = {
 @pytest.mark.parametrize("name", EATERS)
 def test_what_eats_without_end_meets_a_limit(assault: Assault, name: str) -> None:
     assault(EATERS[name], expect=FAILED, limits=LIMITS)
+
+
+FOR_THE_JUDGE = {
+    "a decimal to be made an integer": ("import decimal\ndef f(x): return decimal.Decimal('1e999999999')", "assert int(f(1)) == 2"),
+    "a range to be made a list": ("def f(x): return range(10 ** 15)", "assert list(f(1)) == [2]"),
+    "a text for a regular expression": ("def f(x): return 'a' * 40 + 'b'", "import re\nassert re.fullmatch('(a+)+', f(1))"),
+    "a power": ("def f(x): return 10 ** 18", "assert 3 ** f(1) == 2"),
+    "a type to be called": ("def f(x): return bytearray", "assert len(f(1)(10 ** 12)) == 2"),
+    "a function of the test, called without end": ("def f(g):\n    while True: g(1)", "assert f(lambda x: x) == 2"),
+    "a function of the test, called from within itself": ("def f(g): return g(g)", "assert f(lambda g: f(g)) == 2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOR_THE_JUDGE)
+def test_what_is_dear_to_the_judge_fails_the_program_that_returned_it(assault: Assault, name: str) -> None:
+    program, case = FOR_THE_JUDGE[name]
+    assault(program, case, limits=LIMITS)
 
 
 DEEP_TREE = """
@@ -113,6 +134,30 @@ def test_files_that_are_hard_to_clean_away_are_gone_after_the_run(assault: Assau
 def test_a_right_answer_with_a_daemon_behind_it_passes_and_the_daemon_is_ended(assault: Assault) -> None:
     program = "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(999)\ndef f(x): return x + 1"
     assault(program, expect=Outcome.PASSED)
+
+
+LEAVES = """
+import os
+for place in (os.getcwd(), os.environ.get('HOME', '/'), os.environ.get('TMPDIR', '/tmp'), os.environ.get('XDG_CACHE_HOME', '/tmp'), '/tmp', '/var/tmp', '/dev/shm', '/run'):
+    for name in ('left', '.left', 'json.py', 'usercustomize.py', '.pythonrc', 'left.pth'):
+        try: open(os.path.join(place, name), 'w').write('import os; os._exit(0)')
+        except OSError: pass
+os.environ['LEFT'] = '1'
+def f(x): return x + 1
+"""
+LOOKS = """
+import json, os
+def f(x):
+    found = [os.path.join(top, n) for top in ('/tmp', '/var/tmp', '/dev/shm', '/run', os.getcwd()) for n in ('left', '.left', 'json.py')
+             if os.path.exists(os.path.join(top, n))]
+    return found + [json.__file__] * ('lib' not in json.__file__) + ['LEFT'] * ('LEFT' in os.environ)
+"""
+
+
+def test_nothing_that_a_program_leaves_is_there_for_the_next(assault: Assault) -> None:
+    for _ in range(2):
+        assault(LEAVES, expect=Outcome.PASSED)
+        assault(LOOKS, "assert f(1) == []", expect=Outcome.PASSED)
 
 
 def test_spoofed_time_changes_nothing(assault: Assault) -> None:
