@@ -21,7 +21,7 @@ quickstart: setup images ## sets up and trains a small model on what its program
 	@$(VENV)/crucible run recipes/quickstart.yaml
 
 test: setup images ## the tests of the CI tier
-	@$(PY) -m pytest -n 2 -m "not soak and not gpu" $(ARGS)
+	@$(PY) -m pytest -n 3 -m "not soak and not gpu" $(ARGS)
 
 soak: LANGUAGES = python java cpp javascript typescript php csharp bash
 soak: setup images ## the long tests, those of the sandbox at four times the machine's work

@@ -1,4 +1,4 @@
-"""Two lanes for ``make test`` (pytest-xdist): tests that start Ray mostly wait, and do so beside all others."""
+"""Three lanes for ``make test`` (pytest-xdist): tests that start Ray, and attacks, mostly wait, beside the others."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Lanes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if nodeid.startswith("tests/cluster/") else "parts"
+            return next((room for room in ("cluster", "sandbox") if nodeid.startswith(f"tests/{room}/")), "parts")
 
     return Lanes(config, log)

@@ -160,19 +160,26 @@ class Judge:
 
 
 def run(
-    job_descriptor: int, job_bytes: int, channel: int, report: int, suite: int, streams: tuple[int, int] | None
+    job_descriptor: int,
+    job_bytes: int,
+    channel: int,
+    report: int,
+    suite: int,
+    begins: int,
+    streams: tuple[int, int] | None,
 ) -> None:
     """Reads the job, judges, writes the report.
 
-    ``suite``: a file that holds the suite's part of the job, or nothing if the job came whole. ``streams``: the ends
-    of a script's standard input and output.
+    ``suite``: a file that holds the suite's part of the job, or nothing if the job came whole. ``begins``: is closed
+    when the program is handed over, at which the program's time begins. ``streams``: the ends of a script's standard
+    input and output.
     """
     job = json.loads(read_exactly(job_descriptor, job_bytes))
     if size := os.fstat(suite).st_size:
         job |= json.loads(os.pread(suite, size, 0))
     null = os.open("/dev/null", os.O_RDONLY)
     os.dup2(null, job_descriptor)
-    conversation = Channel(channel, int(job["output_bytes"]))
+    conversation = Channel(channel, int(job["output_bytes"]), begins)
     if "compile" in job:
         judge = CompileJudge(job, conversation)
     else:

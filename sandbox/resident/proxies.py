@@ -61,8 +61,10 @@ class UnsupportedError(Exception):
 class Channel:
     """Requests to the candidate, one at a time. All bytes are counted against the output limit."""
 
-    def __init__(self, descriptor: int, max_bytes: int) -> None:
+    def __init__(self, descriptor: int, max_bytes: int, begins: int | None = None) -> None:
+        """``begins``: closed before the first message is sent."""
         self._descriptor = descriptor
+        self._begins = begins
         self._left = max_bytes
         self._handles: dict[int, Remote] = {}
         self._callbacks: list[Callable[..., Any]] = []
@@ -98,6 +100,9 @@ class Channel:
         """Sends a frame. Raises CandidateGone if nobody is there."""
         if self.gone is not None:
             raise self.gone
+        if self._begins is not None:
+            os.close(self._begins)
+            self._begins = None
         try:
             send_frame(self._descriptor, message)
         except PeerGoneError:

@@ -37,6 +37,7 @@ _JUDGE_CPU_S = 10  # beyond what the candidate may use
 _IDLE_S = 3600.0
 _JUDGE_GRACE_S = 2.0
 _FIRST_TICK_S = 0.1
+_START_S = 20.0  # that judge and candidate may take until the program is handed over
 _SHORT_S = 0.05
 _MIN_TICK_S = 0.02
 _NOT_OVERDRAWN = (End.BLOCKED, End.STARVED)
@@ -140,6 +141,7 @@ class Run:
         self._order = order
         self._kind = Kind(order.kind)
         self._start = time.monotonic()
+        self._waited_before_s = 0.0
         self._end = End.JUDGED
         self._printed = 0
         self._polled_cpu_s = 0.0
@@ -152,15 +154,17 @@ class Run:
         streams = (*os.pipe(), *os.pipe()) if self._kind.has_streams else ()
         # The candidate is forked first: what the judge learns later cannot be in its memory.
         self._candidate = self._fork_alone(lambda: self._be_candidate(theirs, prints, streams))
-        self._judge = self._fork_alone(lambda: self._be_judge(ours, report, streams))
-        for descriptor in (ours, theirs, prints, *streams):
+        begun, begins = os.pipe()
+        self._judge = self._fork_alone(lambda: self._be_judge(ours, report, begins, streams))
+        for descriptor in (ours, theirs, prints, begins, *streams):
             os.close(descriptor)
-        self._watch(printed, report)
+        self._watch(printed, begun, report)
         is_last = not self._server.sweeper.is_empty()
         self._send(report, is_last)
         if is_last:
             os._exit(0)  # the end of process 1 is the surest broom
         os.close(printed)
+        os.close(begun)
         os.close(report)
 
     # -- forks
@@ -226,7 +230,7 @@ class Run:
             pair.become_candidate(server.pair, order.memory_bytes)
         candidate.run(3)
 
-    def _be_judge(self, channel: int, report: int, streams: tuple[int, ...]) -> None:
+    def _be_judge(self, channel: int, report: int, begins: int, streams: tuple[int, ...]) -> None:
         server, order = self._server, self._order
         ends = (streams[1], streams[2]) if streams else ()
         is_pair = self._kind is Kind.PAIR
@@ -235,7 +239,7 @@ class Run:
             lockdown.keep_descriptors(channel, report, job)
         else:
             lockdown.keep_descriptors(
-                server.orders, server.null, server.null, channel, report, server.suite(order), *ends
+                server.orders, server.null, server.null, channel, report, server.suite(order), begins, *ends
             )
         memory = 0 if is_pair else server.judge_memory + server.mapped_bytes
         lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
@@ -247,26 +251,36 @@ class Run:
             lockdown.seal(server.executing_filter)
             pair.become_judge(server.pair)
         lockdown.seal(server.filter)
-        judge.run(0, order.job_bytes, 3, 4, 5, (6, 7) if streams else None)
+        judge.run(0, order.job_bytes, 3, 4, 5, 6, (7, 8) if streams else None)
 
     # -- watching
 
-    def _watch(self, printed: int, report: int) -> None:
-        """Consumes the ends of judge and candidate and what is printed; unblocked by the wall limit at the latest."""
+    def _watch(self, printed: int, begun: int, report: int) -> None:
+        """Consumes the ends of judge and candidate and what is printed; unblocked by the wall limit at the latest.
+
+        The wall's time begins when the judge closes its end of ``begun``: when it hands the program over, or becomes
+        another program. What it waits for before, an engine that is slow to bring the job, is not the program's doing.
+        """
         order, poll = self._order, select.poll()
         judge_end, candidate_end = Ending(self._judge), Ending(self._candidate)
         judge_end.register(poll)
         candidate_end.register(poll)
         poll.register(printed, select.POLLIN)
+        poll.register(begun, 0)  # hang-up only
         poll.register(self._server.orders, 0)  # hang-up only: the job itself is the judge's to read
-        wall_end, next_tick = self._start + order.wall_s, self._start + _FIRST_TICK_S
-        is_judged = False
+        wall_end, next_tick = self._start + _START_S, self._start + _FIRST_TICK_S
+        has_begun = is_judged = False
         while True:
             now = time.monotonic()
             wait_s = min(max(0.0, min(wall_end, next_tick) - now) + 1e-3, candidate_end.patience_s)
             ready = {descriptor for descriptor, _ in poll.poll(wait_s * 1e3)}
             if self._server.orders in ready:
                 os._exit(0)
+            if begun in ready:
+                poll.unregister(begun)
+                has_begun, self._start = True, time.monotonic()
+                self._waited_before_s = self._waited_s([self._candidate])
+                wall_end = self._start + order.wall_s
             if not is_judged and judge_end.has_come(ready):
                 if self._kind is not Kind.EXECUTE:
                     break
@@ -278,8 +292,8 @@ class Run:
                 poll.unregister(printed)
             now = time.monotonic()
             if now >= wall_end:
-                self._end = self._end or self._blocked_or_starved(now)
-                if self._end is not End.STARVED or now - self._start >= order.longest_wall_s:
+                self._end = self._end or (self._blocked_or_starved(now) if has_begun else End.STARVED)
+                if not has_begun or self._end is not End.STARVED or now - self._start >= order.longest_wall_s:
                     break
                 self._end, wall_end = End.JUDGED, now + order.wall_s
             if now >= next_tick:
@@ -327,9 +341,12 @@ class Run:
         pids = self._candidate_pids()
         used = accounts.usage([*pids, self._judge])
         idle_s = max(0.0, now - self._start - used.cpu_s)
-        waited_s = accounts.run_delay_s(pids) + accounts.run_delay_s([self._judge])
         least_s = max(_STARVED_SHARE * idle_s, _STARVED_LEAST * self._order.wall_s)
-        return End.STARVED if waited_s >= least_s else End.BLOCKED
+        return End.STARVED if self._waited_s(pids) - self._waited_before_s >= least_s else End.BLOCKED
+
+    def _waited_s(self, pids: list[int]) -> float:
+        """How long program and judge, which take turns, have waited for a processor."""
+        return accounts.run_delay_s(pids) + accounts.run_delay_s([self._judge])
 
     # -- the end
 

@@ -109,6 +109,7 @@ def test_two_rerankers_are_compared_over_the_same_problems_in_each_language() ->
     )
 
 
+@pytest.mark.soak
 @pytest.mark.vllm
 @pytest.mark.timeout(1200)
 def test_collect_learn_mine_and_rerank(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from cluster.evaluation import evaluation_of
 from cluster.journal import JournalEntry, read_journal, write_journal
 from cluster.recipe import load_recipe
 from cluster.rollout import Group
+from cluster.roster import unheard
 from cluster.stage_config import ProblemSource
 from cluster.stages import ppo
 from cluster.stages.discriminator import pairs_of, with_sound_references
@@ -146,7 +147,7 @@ async def test_a_stages_comparisons_go_back_with_its_checkpoint(tmp_path, monkey
     monkeypatch.setattr(comparing, "read_config", lambda _: DiscriminatorConfig())
     rewards = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d", "refresh_every_steps": 5}]
     config = recipe(rewards=[*rewards, {"kind": "length_cut"}])
-    context = SimpleNamespace(config=config, model_path=lambda reference: tmp_path / reference)
+    context = SimpleNamespace(config=config, model_path=lambda reference: tmp_path / reference, report=unheard)
     folder = tmp_path / "ppo"
     for step in (5, 10, 15):
         (folder / "discriminators" / f"step-{step:06d}").mkdir(parents=True)

@@ -25,7 +25,7 @@ from sandbox.containers import LABEL
 from sandbox.errors import EngineMissingError, IsolationError
 from sandbox.images import build_image, engine
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.docker, pytest.mark.soak, pytest.mark.timeout(600)]
 
 SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2",))
 RIGHT = Program("python", b"import time\ndef f(x):\n    time.sleep(0.1)\n    return x + 1")

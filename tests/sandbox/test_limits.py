@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from dataclasses import replace
+from typing import Any, cast
 
 import pytest
 
@@ -12,8 +14,9 @@ from problems.problem import FunctionSuite, Limits
 from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig
 from sandbox.control_groups import new_control_group
 from sandbox.errors import LimitError
+from sandbox.resident.protocol import ORDER_BYTES
 
-from .conftest import Run
+from .conftest import Run, open_backend
 
 
 def test_an_endless_loop_ends_at_its_cpu_seconds(run: Run) -> None:
@@ -88,6 +91,29 @@ def test_memory_is_hard_where_an_embedded_slot_may_have_a_control_group() -> Non
     assert verdict.isolation.memory == "hard"
     assert made
     assert not any(one.exists() for one in made)
+
+
+def test_what_the_job_takes_to_arrive_is_not_the_programs_time() -> None:
+    class LateWriter:
+        def __init__(self, writer: asyncio.StreamWriter) -> None:
+            self._writer = writer
+            self.drain = writer.drain
+
+        def write(self, data: bytes) -> None:
+            self._writer.write(data[:ORDER_BYTES])
+            asyncio.get_running_loop().call_later(2.0, self._writer.write, data[ORDER_BYTES:])
+
+    suite = FunctionSuite(("f",), "", ("assert f(1) == 2",))
+    with open_backend("embedded", slots=1) as executor:
+        (slot,) = cast("Any", executor)._executor.pools["python"]._slots
+        slot._connection = replace(slot._connection, writer=LateWriter(slot._connection.writer))
+        limits = Limits(wall_s=1.0)
+        verdict = executor.run(Program("python", b"def f(x): return x + 1"), suite, limits)
+        asleep = executor.run(Program("python", b"import time\ndef f(x): time.sleep(9)"), suite, limits)
+    assert verdict.passed
+    assert verdict.wall_s < 1
+    assert asleep.outcome is Outcome.TIME_LIMIT
+    assert asleep.wall_s < 2
 
 
 def test_printing_without_end_is_an_output_limit(run: Run) -> None:

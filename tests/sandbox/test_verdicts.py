@@ -23,7 +23,9 @@ def test_a_verdict_says_what_was_used_and_how_it_was_held(run: Run) -> None:
     assert verdict.isolation is not None
     assert verdict.isolation.seccomp
     assert verdict.isolation.network
-    assert verdict.isolation.memory == ("hard" if verdict.isolation.backend == "docker" else "soft")
+    assert verdict.isolation.memory in {"fast": ("hard",), "lean": ("hard",), "user": ("soft",)}.get(
+        verdict.isolation.profile, ("hard", "soft")
+    )
 
 
 def test_every_case_has_a_result_unless_the_first_failure_ends_the_run(run: Run) -> None:

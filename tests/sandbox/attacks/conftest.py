@@ -26,7 +26,7 @@ from ..conftest import BACKENDS, open_backend
 HONEST = Program("python", b"def f(x):\n    return x + 1\n")
 HONEST_SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2", "assert f(41) == 42"))
 FAILED = frozenset(Outcome) - {Outcome.PASSED, Outcome.INFRASTRUCTURE_ERROR}
-LIMITS = Limits(cpu_s=2.0, wall_s=20.0, memory_bytes=256 << 20)
+LIMITS = Limits(cpu_s=2.0, wall_s=8.0, memory_bytes=256 << 20)
 
 OUR_MOUNTS = ("root", "scratch", "mask")
 """Sources of the mounts that a slot makes for itself."""

@@ -19,7 +19,7 @@ from ..conftest import open_backend
 from ..test_languages import REFERENCES
 from .conftest import FAILED, processes_in
 
-LIMITS = Limits(cpu_s=2.0, wall_s=20.0, memory_bytes=256 << 20, num_processes=16, output_bytes=1 << 20)
+LIMITS = Limits(cpu_s=2.0, wall_s=8.0, memory_bytes=256 << 20, num_processes=16, output_bytes=1 << 20)
 SUITE = StdioSuite((StdioCase("1 2\n", "3\n"),))
 COMPILE_ERROR, MEMORY, TIME = ({Outcome.COMPILE_ERROR}, {Outcome.MEMORY_LIMIT}, {Outcome.TIME_LIMIT})
 _MAIN = "#include <bits/stdc++.h>\n#include <unistd.h>\n#include <signal.h>\nint main() { %s }"

@@ -19,7 +19,7 @@ from sandbox.polyglot import Polyglot
 from ..conftest import BACKENDS, open_backend
 from .conftest import FAILED, processes_in
 
-LIMITS = Limits(cpu_s=4.0, wall_s=30.0, memory_bytes=256 << 20)
+LIMITS = Limits(cpu_s=4.0, wall_s=12.0, memory_bytes=256 << 20)
 _MAIN = """class Main {
     static final String SECRET = "%s";
     static void check(boolean holds) { if (!holds) { throw new RuntimeException("a check fails"); } }
@@ -36,7 +36,7 @@ COUNT = "check(C.f(1) == 2); check(C.f(41) == 42);"
 Attack = Callable[..., list[Verdict]]
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def attacked(request: pytest.FixtureRequest) -> Iterator[BlockingExecutor]:
     """An executor for Java with one slot."""
     try:
