@@ -47,11 +47,12 @@ class EmbeddedSlot(Slot):
         )  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
+        # First, so that a process that has ended before it is taken in leaves its last words.
+        self._errors = asyncio.create_task(self._collect_errors(process))
         # It waits for what to do, so whatever it starts will be in the group too.
         self._group = None if self.own_users else new_control_group(slot_memory_bytes(self.config))
         if self._group is not None:
             self._group.take_in(process.pid)
-        self._errors = asyncio.create_task(self._collect_errors(process))
         return Connection(process.stdout, process.stdin)
 
     def preamble(self) -> bytes:
