@@ -285,26 +285,33 @@ def resident_bytes() -> int:
 
 
 def trl_arm() -> dict[str, Any]:
-    """Samples per CPU second of a whole PPO step: generation, reference, critic, 4 epochs of 16 samples of 64 tokens.
+    """Samples per CPU second of a whole PPO step: generation, reference, critic, 4 epochs of 16 samples.
 
     Ours: vLLM's CPU engine and this learner, weights pushed after each step, the engine's process counted. TRL 0.24
-    (the last with a PPO trainer), in an environment of its own, made on demand. One run each, one after the other.
+    (the last with a PPO trainer), in an environment of its own, made on demand. Twice: all completions of 64 tokens,
+    and of log-uniform lengths from 8 to 64, the same on both sides. One run each, one after the other.
     """
     theirs_python = trl_environment()
-    ours = run_side([sys.executable, "-m", "benchmarks.learner", "--our-side"])
-    theirs = run_side([str(theirs_python), str(ROOT / "benchmarks" / "trl_side.py")])
-    rate, other = TRL_SAMPLES / median(ours), TRL_SAMPLES / median(theirs)
-    return {
-        "samples": TRL_SAMPLES,
-        "completion_tokens": TRL_COMPLETION,
-        "epochs": TRL_EPOCHS,
-        "ours_samples_per_cpu_s": rate,
-        "trl_samples_per_cpu_s": other,
-        "ratio": rate / other,
-        "ours_cpu_s": ours,
-        "trl_cpu_s": theirs,
-        "target": 2.0,
+    rng = np.random.default_rng(0)
+    drawn = np.exp(rng.uniform(math.log(TRL_COMPLETION / 8), math.log(TRL_COMPLETION), (TRL_STEPS, TRL_SAMPLES)))
+    settings = {
+        "log-uniform 1:8": drawn.round().astype(int).tolist(),
+        "all equal": [[TRL_COMPLETION] * TRL_SAMPLES] * TRL_STEPS,
     }
+    measured: dict[str, Any] = {}
+    for name, lengths in settings.items():
+        ours = run_side([sys.executable, "-m", "benchmarks.learner", "--our-side"], lengths)
+        theirs = run_side([str(theirs_python), str(ROOT / "benchmarks" / "trl_side.py")], lengths)
+        rate, other = TRL_SAMPLES / median(ours), TRL_SAMPLES / median(theirs)
+        measured[name] = {
+            "mean_completion_tokens": float(np.mean(lengths)),
+            "ours_samples_per_cpu_s": rate,
+            "trl_samples_per_cpu_s": other,
+            "ratio": rate / other,
+            "ours_cpu_s": ours,
+            "trl_cpu_s": theirs,
+        }
+    return {"samples": TRL_SAMPLES, "epochs": TRL_EPOCHS, "settings": measured, "target": 2.0}
 
 
 def trl_environment() -> Path:
@@ -322,12 +329,12 @@ def trl_environment() -> Path:
     return python
 
 
-def run_side(command: list[str]) -> list[float]:
+def run_side(command: list[str], lengths: list[list[int]]) -> list[float]:
     """CPU seconds of each step but the first, as the side prints them."""
     settings = {
         "hidden_size": SHAPE.hidden_size, "num_layers": SHAPE.num_layers, "head_dim": SHAPE.head_dim,
         "intermediate_size": SHAPE.intermediate_size, "vocabulary": VOCABULARY, "samples": TRL_SAMPLES,
-        "prompt": TRL_PROMPT, "completion": TRL_COMPLETION, "epochs": TRL_EPOCHS, "steps": TRL_STEPS,
+        "prompt": TRL_PROMPT, "lengths": lengths, "epochs": TRL_EPOCHS, "steps": TRL_STEPS,
     }  # fmt: skip
     environment = os.environ | {"OMP_NUM_THREADS": "1", "BENCHMARK_SIDE": json.dumps(settings)}
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
@@ -356,20 +363,20 @@ async def our_side() -> dict[str, Any]:
         generator = Generator(GeneratorConfig(dtype="float32", max_model_len=256, max_num_seqs=TRL_SAMPLES))
         await generator.start_engine(folder, WeightsVersion(0, 0))
         sender, spent, rng = ShmSender("benchmark", root=Path(folder)), [], np.random.default_rng(0)
-        for step in range(TRL_STEPS):
+        for step, lengths in enumerate(json.loads(os.environ["BENCHMARK_SIDE"])["lengths"]):
             begin = cpu_seconds_of_all()
             requests = [
                 GenerationRequest(
                     TrajectoryId("bench", "ppo", step, f"p{i}", 0),
-                    rng.integers(2, VOCABULARY, TRL_PROMPT).astype(np.int32), TRL_COMPLETION,
+                    rng.integers(2, VOCABULARY, TRL_PROMPT).astype(np.int32), length,
                 )
-                for i in range(TRL_SAMPLES)
+                for i, length in enumerate(lengths)
             ]  # fmt: skip
             groups: list[list[Trajectory]] = []
             async for result in generator.generate_group(requests):
                 reward = RewardEvent("share", float(np.mean(result.turn.completion_ids % 2)))
                 groups.append([Trajectory(result.id, len(groups), (result.turn,), (reward,))])
-            assert all(group[0].num_completion_tokens == TRL_COMPLETION for group in groups)
+            assert sorted(group[0].num_completion_tokens for group in groups) == sorted(lengths)
             learner.step(groups)
             version = WeightsVersion(0, step + 1)
             ticket = sender.publish(version, learner.weights())

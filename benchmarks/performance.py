@@ -92,9 +92,12 @@ def learner_table(figures: dict[str, dict[str, Any]]) -> list[str]:
             f"| {padding['share_of_ideal']:.3f} | >= {padding['target']} |"
         )
     if trl := figures.get("trl"):
-        rates = f"{trl['ours_samples_per_cpu_s']:.2f} against {trl['trl_samples_per_cpu_s']:.2f}"
-        what = f"samples per CPU second over TRL 0.24's PPO trainer ({rates})"
-        lines.append(f"| {what} | {trl['ratio']:.2f} | >= {trl['target']} |")
+        lines += [
+            f"| samples per CPU second over TRL 0.24's PPO trainer, lengths {name}, mean "
+            f"{of['mean_completion_tokens']:.0f} ({of['ours_samples_per_cpu_s']:.2f} against "
+            f"{of['trl_samples_per_cpu_s']:.2f}) | {of['ratio']:.2f} | >= {trl['target']} |"
+            for name, of in trl["settings"].items()
+        ]
     if vocabulary := figures.get("vocabulary"):
         lines.append(
             "| peak memory of updates, vocabulary 150,000 over 1,000, embeddings with gradient and moments set aside "
@@ -113,12 +116,14 @@ def controller_table(figures: dict[str, dict[str, Any]]) -> list[str]:
             for name, setting in stages["settings"].items()
         ]
     if pause := figures.get("pause"):
-        lines.append(
-            f"| pause of requests in flight beyond the load, {pause['parameters'] / 1e6:.0f}M float32 parameters "
-            f"(write {pause['write_ms']:.0f} and verify {pause['verify_ms']:.0f} before it, "
-            f"load {pause['load_ms']:.0f}, pause {pause['pause_ms']:.0f} ms; medians of {len(pause['pushes'])}) "
-            f"| {pause['pause_over_load_ms']:.0f} ms | <= {pause['target_ms']} ms |"
-        )
+        lines += [
+            f"| what a push delays the next token of a request in flight beyond the load, KV cache {kv}, "
+            f"{of['parameters'] / 1e6:.0f}M float32 parameters (write {of['write_ms']:.0f} and verify "
+            f"{of['verify_ms']:.0f} before it, load {of['load_ms']:.0f}, delay {of['pause_ms']:.0f}, a token otherwise "
+            f"{of['token_ms']:.0f} ms; medians of {len(of['pushes'])}) "
+            f"| {of['pause_over_load_ms']:.0f} ms | <= {pause['target_ms']} ms |"
+            for kv, of in ((kv, pause[kv]) for kv in ("keep", "recompute"))
+        ]
     if actors := figures.get("actors"):
         fastest = max(point["per_s"] for point in actors["points"])
         slowest = min(point["per_s"] for point in actors["points"])

@@ -71,6 +71,11 @@ class JournalEntry:
     signs: tuple[str, ...] = ()
     compile_error: str = ""
 
+    @property
+    def is_right(self) -> bool | None:
+        """Whether its tests pass; a completion cut by the length limit fails. None where that is not known."""
+        return False if self.outcome == "cut" else self.trajectory.passed
+
 
 def _turn_row(turn: Turn) -> dict[str, Any]:
     return {

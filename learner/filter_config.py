@@ -82,6 +82,12 @@ Filter = Annotated[
 ]
 
 
+def name_of(rule: Filter) -> str:
+    """Names a filter among others in figures: its kind, and the settings that are not the defaults."""
+    changed = rule.model_dump(exclude={"kind"}, exclude_defaults=True)
+    return "_".join([rule.kind, *(f"{field}_{value}" for field, value in changed.items())])
+
+
 def smallest_group(rule: Filter) -> int:
     """Members that a group must have for the filter to choose among them as it says."""
     match rule:

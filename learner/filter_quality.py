@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, RandomK
+from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, RandomK, name_of
 from learner.selection import power_weights, threshold_weights
 
 Binning = Literal["equal_mass", "equal_width"]
@@ -118,10 +118,10 @@ def compare_filters(
     num_bins: int = 20,
     binning: Binning = "equal_mass",
 ) -> dict[str, Fit]:
-    """R^2 of each filter over the same groups of (rewards, scores)."""
+    """R^2 of each filter, by ``filter_config.name_of``, over the same groups of (rewards, scores)."""
     rewards, scores = (np.concatenate([group[part] for group in groups]) for part in (0, 1))
     return {
-        rule.kind: r_squared(
+        name_of(rule): r_squared(
             rewards,
             scores,
             np.concatenate([inclusion_probabilities(rule, group_rewards) for group_rewards, _ in groups]),

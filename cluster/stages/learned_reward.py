@@ -21,7 +21,7 @@ from cluster.scorers import ScorerPool
 from cluster.stage_config import FilterChoiceConfig, PPOStage
 from cluster.stages.parting import PartingWatch
 from cluster.stages.rerank import check_reranker
-from learner.filter_config import Filter
+from learner.filter_config import Filter, name_of
 from learner.filter_quality import Fit, compare_filters
 
 _CHOICE = "filter.json"
@@ -71,16 +71,16 @@ class LearnedReward:
 
 
 def scores_and_truth(groups: Sequence[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(learned scores, passed) of each executed group's answers that have both."""
+    """(learned scores, passed) of each executed group's answers that have both; cut ones have not passed."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
     for group in groups:
         pairs = [
             (
                 sum(event.value for event in entry.trajectory.events if event.term == _TERM),
-                bool(entry.trajectory.passed),
+                bool(entry.is_right),
             )
             for entry in group.entries
-            if entry.trajectory.passed is not None and any(e.term == _TERM for e in entry.trajectory.events)
+            if entry.is_right is not None and any(e.term == _TERM for e in entry.trajectory.events)
         ]
         if len(pairs) > 1:
             scores, passed = zip(*pairs, strict=True)
@@ -101,8 +101,8 @@ def choose_filter(
         )
     except ValueError as error:
         raise ConfigError(f"choose_filter: {error}; take more prompts, or a reward model whose scores differ") from None
-    best = max(choice.candidates, key=lambda rule: fits[rule.kind].r_squared)
-    record = {"chosen": best.kind, "fits": {kind: _written(fit) for kind, fit in fits.items()}}
+    best = max(choice.candidates, key=lambda rule: fits[name_of(rule)].r_squared)
+    record = {"chosen": name_of(best), "fits": {name: _written(fit) for name, fit in fits.items()}}
     write_atomically(folder.root / _CHOICE, json.dumps(record, indent=1))
     return best, record
 
@@ -112,8 +112,8 @@ def chosen_filter(folder: StageFolder, choice: FilterChoiceConfig) -> Filter | N
     path = folder.root / _CHOICE
     if not path.exists():
         return None
-    kind = json.loads(path.read_text())["chosen"]
-    return next(rule for rule in choice.candidates if rule.kind == kind)
+    name = json.loads(path.read_text())["chosen"]
+    return next(rule for rule in choice.candidates if name_of(rule) == name)
 
 
 def _written(fit: Fit) -> dict[str, Any]:
@@ -132,8 +132,9 @@ class RewardWatch:
     executed answers of the window, their correlation, and an alarm when score and tests part (cluster.stages.parting).
     """
 
-    def __init__(self, candidates: Sequence[Filter], window: int = 10) -> None:
-        self._candidates = candidates
+    def __init__(self, choice: FilterChoiceConfig, window: int = 10) -> None:
+        """``choice``: the filters that are measured, and the bins."""
+        self._choice = choice
         self._steps: deque[list[tuple[np.ndarray, np.ndarray]]] = deque(maxlen=window)
         self._parting = PartingWatch(window)
 
@@ -154,8 +155,9 @@ class RewardWatch:
         if window.correlation is not None:
             figures["reward_model/correlation_with_tests"] = window.correlation
         seen = [group for step in self._steps for group in step]
-        for rule in self._candidates:
+        bins = {"num_bins": self._choice.num_bins, "binning": self._choice.binning}
+        for rule in self._choice.candidates:
             with contextlib.suppress(ValueError):  # too few different scores for a line
-                fit = compare_filters([rule], seen)[rule.kind]
-                figures[f"reward_model/r_squared_{rule.kind}"] = fit.r_squared
+                for name, fit in compare_filters([rule], seen, **bins).items():
+                    figures[f"reward_model/r_squared_{name}"] = fit.r_squared
         return figures

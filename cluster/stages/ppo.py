@@ -120,7 +120,7 @@ def _watches(stage: PPOStage) -> tuple[RewardWatch | ProcessWatch, ...]:
     """One over each learned reward."""
     watches: list[RewardWatch | ProcessWatch] = []
     if any(isinstance(term, RewardModelTermConfig) for term in stage.rewards):
-        watches.append(RewardWatch((stage.choose_filter or FilterChoiceConfig()).candidates))
+        watches.append(RewardWatch(stage.choose_filter or FilterChoiceConfig()))
     if any(isinstance(term, ProcessTermConfig) for term in stage.rewards):
         watches.append(ProcessWatch(stage.rewards))
     return tuple(watches)
@@ -160,9 +160,10 @@ async def _with_chosen_filter(
         entries = [entry for group in groups for entry in group.entries]
         write_journal(folder.trajectories / "filter_choice", WeightsVersion(lineage, 0), entries)
         rule, record = choose_filter(folder, choice, groups)
-        figures = {f"reward_model/r_squared_{kind}": fit["r_squared"] for kind, fit in record["fits"].items()}
+        figures = {f"reward_model/r_squared_{of}": fit["r_squared"] for of, fit in record["fits"].items()}
         context.metrics.log(name, 0, figures)
-        context.panel.say(f"{stage.name}: filter {rule.kind} has the highest R^2 of {', '.join(record['fits'])}")
+        chosen = record["chosen"]
+        context.panel.say(f"{stage.name}: filter {chosen} has the highest R^2 of {', '.join(record['fits'])}")
     return stage.model_copy(update={"learner": stage.learner.model_copy(update={"filter": rule})})
 
 

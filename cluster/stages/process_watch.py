@@ -30,7 +30,7 @@ class ProcessWatch:
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """Figures of one step under the names of docs/metrics.md; those of the window only when it is full."""
         entries = [entry for group in groups for entry in group.entries]
-        judged = [(score, entry.trajectory.passed) for entry in entries if (score := self.score(entry)) is not None]
+        judged = [(score, entry.is_right) for entry in entries if (score := self.score(entry)) is not None]
         scores = np.array([score for score, _ in judged], dtype=np.float64)
         passed = np.array([bool(verdict) for _, verdict in judged], dtype=np.float64)
         figures = shape_figures([shape_of(g.problem, e.program) for g in groups for e in g.entries if e.program])
@@ -46,11 +46,15 @@ class ProcessWatch:
         return figures
 
     def score(self, entry: JournalEntry) -> float | None:
-        """Mean over lines of what the model says, lambda taken out of what was paid; None where it cannot be had."""
-        trajectory = entry.trajectory
-        paid = [event.value for event in trajectory.events if event.term == _TERM]
-        weight = self._config.weight_passing if trajectory.passed else self._config.weight_failing
-        return sum(paid) / weight if paid and weight and trajectory.passed is not None else None
+        """Mean over lines of what the model says, lambda taken out of what was paid; None where it cannot be had.
+
+        With a lambda of 0 for passing or for failing programs nothing can be had of these, and so of none: what is left
+        would all pass, or all fail.
+        """
+        paid = [event.value for event in entry.trajectory.events if event.term == _TERM]
+        if not paid or entry.is_right is None or not (self._config.weight_passing and self._config.weight_failing):
+            return None
+        return sum(paid) / (self._config.weight_passing if entry.is_right else self._config.weight_failing)
 
 
 def shape_figures(shapes: Sequence[ProgramShape]) -> dict[str, float]:

@@ -24,7 +24,7 @@ from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
 from cluster.stages.ppo import _watches, as_trained
 from learner.config import PPOConfig
-from learner.filter_config import BestOfN, BestWorst, KeepAll, RandomK
+from learner.filter_config import BestOfN, BestWorst, KeepAll, RandomK, Threshold
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import CompletionStyle, Problem
@@ -67,6 +67,30 @@ def test_only_what_was_executed_and_scored_is_compared_by_the_models_score_alone
     assert [(scores.tolist(), passed.tolist()) for scores, passed in seen] == [([0.5, 0.1], [1.0, 0.0])]
 
 
+def test_a_completion_that_was_cut_fails_for_the_filters_and_for_the_alarm() -> None:
+    cut = JournalEntry(trajectory(0.9, None), outcome="cut")
+    whole = JournalEntry(trajectory(0.1, True, 1), outcome="passed")
+    ((scores, passed),) = scores_and_truth([Group(0, PROBLEM, (cut, whole))])
+    assert (scores.tolist(), passed.tolist()) == ([0.9, 0.1], [0.0, 1.0])
+    # A policy that runs on until it is cut, and pleases the reward model so: every answer that ends still passes.
+    watch = RewardWatch(FilterChoiceConfig(), window=1)
+    alarms = []
+    for num_cut in (0, 80):
+        entries = [JournalEntry(trajectory(index / 100, True, index), outcome="passed") for index in range(100 - num_cut)]
+        entries += [JournalEntry(trajectory(2.0, None, index), outcome="cut") for index in range(num_cut)]
+        alarms.append(watch.step([Group(0, PROBLEM, tuple(entries))])["alarm/reward_hacking"])
+    assert alarms == [0.0, 1.0]
+
+
+def test_two_candidates_of_one_kind_are_told_apart(tmp_path) -> None:
+    top, both_ends = Threshold(high=0.6, rest="drop"), Threshold(high=0.6, rest="bottom", low=-0.6)
+    folder = StageFolder(tmp_path)
+    choice = FilterChoiceConfig(candidates=(top, KeepAll(), both_ends), binning="equal_width")
+    rule, record = choose_filter(folder, choice, noisy_middle())
+    assert record["fits"].keys() == {"threshold_high_0.6_rest_drop", "none", "threshold_high_0.6_rest_bottom_low_-0.6"}
+    assert rule == chosen_filter(folder, choice) == both_ends  # its ends say the truth; in the top there is no failure
+
+
 def test_noise_in_the_middle_chooses_best_and_worst_and_the_choice_is_kept(tmp_path) -> None:
     choice, folder = FilterChoiceConfig(prompts=400), StageFolder(tmp_path)
     assert chosen_filter(folder, choice) is None
@@ -84,7 +108,7 @@ def test_scores_that_are_all_alike_choose_no_filter(tmp_path) -> None:
 
 def watched(*steps: tuple[float, float]) -> list[dict[str, float]]:
     """Steps of 100 answers with a mean score and a pass rate."""
-    watch, figures = RewardWatch((KeepAll(), BestOfN()), window=2), []
+    watch, figures = RewardWatch(FilterChoiceConfig(candidates=(KeepAll(), BestOfN())), window=2), []
     for score, rate in steps:
         passing = round(rate * 100)
         members = [(score + 0.01 * (index % 10), index < passing) for index in range(100)]

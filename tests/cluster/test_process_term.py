@@ -119,6 +119,12 @@ def test_the_watch_says_what_programs_look_like() -> None:
     assert hacked["process/dead_share"] == pytest.approx(2 / 4)
 
 
+def test_a_cut_program_counts_as_a_failing_one_and_a_lambda_of_0_leaves_nothing_to_read() -> None:
+    cut = JournalEntry(trajectory(0, 0, events=(RewardEvent("process", 0.25 * 0.8, 0),)), b"", "cut")
+    assert ProcessWatch([TERM]).score(cut) == pytest.approx(0.8)
+    assert ProcessWatch([ProcessTermConfig(model="stage:prm", weight_passing=0.0)]).score(cut) is None
+
+
 def test_the_alarm_sounds_when_the_score_rises_and_the_tests_fail() -> None:
     def alarms(*steps):
         watch = ProcessWatch([TERM], window=2)
