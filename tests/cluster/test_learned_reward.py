@@ -76,7 +76,9 @@ def test_a_completion_that_was_cut_fails_for_the_filters_and_for_the_alarm() -> 
     watch = RewardWatch(FilterChoiceConfig(), window=1)
     alarms = []
     for num_cut in (0, 80):
-        entries = [JournalEntry(trajectory(index / 100, True, index), outcome="passed") for index in range(100 - num_cut)]
+        entries = [
+            JournalEntry(trajectory(index / 100, True, index), outcome="passed") for index in range(100 - num_cut)
+        ]
         entries += [JournalEntry(trajectory(2.0, None, index), outcome="cut") for index in range(num_cut)]
         alarms.append(watch.step([Group(0, PROBLEM, tuple(entries))])["alarm/reward_hacking"])
     assert alarms == [0.0, 1.0]
