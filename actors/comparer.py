@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from actors.comparison import TooLong
-from actors.scorer import ScoringConfig, is_scalar_head
+from actors.scorer import DISCRIMINATOR_FILE, ScoringConfig, is_scalar_head
 from learner.discriminator import (
     ComparisonFigures,
     ComparisonPair,
@@ -28,7 +28,6 @@ from learner.scalar_config import DiscriminatorConfig
 from learner.scalar_head import ScalarHeadModel
 from learner.scalar_training import ScalarProgress
 
-CONFIG_FILE = "discriminator.json"
 _REFERENCES_KEPT = 100_000
 
 
@@ -104,7 +103,7 @@ class DiscriminatorTrainer:
         figures = judge_discriminator(model.eval(), reader, self._config, held_out)
         model.save_pretrained(output)
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
-        (Path(output) / CONFIG_FILE).write_text(self._config.model_dump_json(indent=1) + "\n")
+        (Path(output) / DISCRIMINATOR_FILE).write_text(self._config.model_dump_json(indent=1) + "\n")
         return DiscriminatorTrained(final, num_too_long, figures)
 
     def progress(self) -> ScalarProgress | None:
@@ -128,7 +127,7 @@ def starting_discriminator(folder: str, config: DiscriminatorConfig) -> ScalarHe
 
 def read_config(folder: Path) -> DiscriminatorConfig:
     """The settings that a discriminator was trained with. Raises ValueError if the folder holds none."""
-    path = folder / CONFIG_FILE
+    path = folder / DISCRIMINATOR_FILE
     if not path.is_file():
         raise ValueError(f"{folder} holds no discriminator, such as a discriminator stage writes")
     return DiscriminatorConfig.model_validate_json(path.read_text())

@@ -149,6 +149,15 @@ def starting_model(folder: str) -> ScalarHeadModel:
     return ScalarHeadModel.from_causal_lm(load_causal_lm(folder))
 
 
+DISCRIMINATOR_FILE = "discriminator.json"
+"""Marks a scalar-head model whose number is of a text that it tokenises itself."""
+
+
 def is_scalar_head(folder: Path) -> bool:
     """Whether a folder holds a scalar-head model."""
     return (folder / KIND_FILE).is_file()
+
+
+def scores_answers(folder: Path) -> bool:
+    """Whether a folder's scalar-head model reads answers as a policy wrote them, which a discriminator does not."""
+    return is_scalar_head(folder) and not (folder / DISCRIMINATOR_FILE).exists()

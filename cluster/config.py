@@ -18,7 +18,17 @@ from cluster.actor_config import (
 )
 from cluster.repeat import written_out
 from cluster.settings import Settings
-from cluster.stage_config import PPOStage, SFTStage, Stage, StageBase, exported_steps, stage_references
+from cluster.stage_config import (
+    EvaluateStage,
+    MineStage,
+    PPOStage,
+    SFTStage,
+    Stage,
+    StageBase,
+    exported_steps,
+    scored_by,
+    stage_references,
+)
 
 
 class PromptConfig(Settings):
@@ -150,6 +160,19 @@ class RunConfig(Settings):
                 raise ValueError(f"stages.{stage.name}.problems: weight is for stages of kind ppo")
             if given and len(given) != len(weights):
                 raise ValueError(f"stages.{stage.name}.problems: give every set a weight, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _scorers_take_what_is_sampled(self) -> Self:
+        for stage in self.stages:
+            if not isinstance(stage, PPOStage | MineStage | EvaluateStage) or not scored_by(stage):
+                continue
+            longest = stage.sampling.max_prompt_tokens + stage.sampling.max_new_tokens
+            if longest > self.scorers.row_tokens:
+                raise ValueError(
+                    f"scorers.row_tokens {self.scorers.row_tokens} is less than prompt and answer of "
+                    f"stages.{stage.name}.sampling may have ({longest} tokens)"
+                )
         return self
 
     @model_validator(mode="after")

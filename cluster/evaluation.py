@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from cluster.actor_config import ScorersConfig
 from cluster.config import RunConfig
 from cluster.inputs import problems_of
 from cluster.recipe import config_of
@@ -20,17 +21,19 @@ _CHOICES = {"pass@1": "pass_at_1", "random@k": "random", "reranked@k": "reranked
 def evaluation_of(stage: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     """A run of one ``evaluate`` stage, named by what it does unless ``overrides`` name it.
 
-    Engines take as many tokens as prompt and answer may have. Raises ConfigError.
+    Engines and scorers take as many tokens as prompt and answer may have. Raises ConfigError.
     """
     sampling = stage["sampling"]
     sources = [ProblemSource(spec=problem["spec"]) for problem in stage["problems"]]
     languages = sorted({problem.language for problem in problems_of(sources)})
+    longest = sampling["max_prompt_tokens"] + sampling["max_new_tokens"]
     data = {
         "name": f"evaluate-{digest(stage)}",
         "generators": {
             "count": 1,
-            "engine": {"max_model_len": sampling["max_prompt_tokens"] + sampling["max_new_tokens"]},
+            "engine": {"max_model_len": longest},
         },
+        "scorers": {"row_tokens": max(longest, ScorersConfig().row_tokens)},
         "executors": {"sandbox": {"languages": languages}},
         "stages": [{"kind": "evaluate", "name": "evaluate", **stage}],
     }

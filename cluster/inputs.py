@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster.errors import ConfigError
+from cluster.labels import labelled_problems, read_labels
 from cluster.run_folder import RunFolder, digest
 from cluster.stage_config import (
     FROM_FILES,
@@ -33,6 +36,9 @@ from cluster.stage_config import (
 from problems.datasets import load_problems
 from problems.problem import Problem, Split, Use
 from problems.tokenizer import vocabulary_digest
+
+if TYPE_CHECKING:
+    from learner.scalar_head import Reads
 
 _SHOWN = 60  # characters of a prompt in an error
 
@@ -99,6 +105,26 @@ def weights_digest(model: Path) -> str:
     return whole.hexdigest()
 
 
+_PLACES = {
+    "last_token": "an answer's last token (a reward model)",
+    "line_ends": "the end of each line (a process reward model)",
+}
+
+
+def refuse_other_readers(folder: Path, name: str, reads: Reads | None) -> None:
+    """Raises ConfigError unless the folder holds a model that scores answers, by a number read as ``reads`` says."""
+    from actors.scorer import scores_answers  # torch comes with it
+    from learner.scalar_head import reads_of
+
+    if not scores_answers(folder):
+        raise ConfigError(f"{name} holds no scalar-head model of answers, such as a reward_model stage writes")
+    if reads is not None and reads_of(folder) != reads:
+        raise ConfigError(
+            f"{name} was trained for its number at {_PLACES[reads_of(folder)]}; "
+            f"what is asked of it here is one at {_PLACES[reads]}"
+        )
+
+
 def check_tokenizers(stages: Sequence[Stage]) -> None:
     """Raises ConfigError where a model would read token ids that a model with another tokenizer wrote.
 
@@ -115,6 +141,9 @@ def check_tokenizers(stages: Sequence[Stage]) -> None:
                     f"stages.{stage.name}.{field}: {reads!r} has another tokenizer than {wrote!r} ({reader} and "
                     f"{writer}); of its token ids it can make nothing"
                 )
+        if isinstance(stage, ProcessRewardModelStage) and (base := _origin(stage.base, named)) is not None:
+            for path in _files(stage):
+                read_labels(path, _vocabulary(model_folder(base)))
 
 
 def _readings(stage: Stage, named: Mapping[str, Stage]) -> list[tuple[str, str, str]]:
@@ -124,6 +153,10 @@ def _readings(stage: Stage, named: Mapping[str, Stage]) -> list[tuple[str, str, 
             readers = [("rewards", model) for model in scored_by(stage)]
             readers += [("critic_from", stage.critic_from)] if stage.critic_from is not None else []
             return [(field, model, stage.policy) for field, model in readers]
+        case LineLabelsStage(completer=str(completer)):
+            return [("completer", completer, policy) for policy in stage.policies]
+        case ProcessRewardModelStage():
+            return [("base", stage.base, writer) for writer in _writers(stage.labels, named)]
         case MineStage() | EvaluateStage():
             field = "reward_model" if isinstance(stage, MineStage) else "rerank"
             found = [(field, model, stage.model) for model in scored_by(stage)]
@@ -132,7 +165,10 @@ def _readings(stage: Stage, named: Mapping[str, Stage]) -> list[tuple[str, str, 
             return found
         case RewardModelStage() | DPOStage():
             field, model = ("base", stage.base) if isinstance(stage, RewardModelStage) else ("policy", stage.policy)
-            return [(field, model, writer) for writer in _writers(stage.pairs, named)]
+            readers = [(field, model)]
+            if isinstance(stage, RewardModelStage) and stage.earlier is not None:
+                readers.append(("earlier", stage.earlier))
+            return [(field, model, writer) for field, model in readers for writer in _writers(stage.pairs, named)]
         case _:
             return []
 
@@ -140,7 +176,8 @@ def _readings(stage: Stage, named: Mapping[str, Stage]) -> list[tuple[str, str, 
 def _writers(references: Sequence[str], named: Mapping[str, Stage]) -> list[str]:
     """The models that the named stages sample."""
     stages = [named.get(reference.removeprefix(STAGE_PREFIX)) for reference in references]
-    return [stage.model for stage in stages if isinstance(stage, CollectStage | MineStage)]
+    sampled = [stage.model for stage in stages if isinstance(stage, CollectStage | MineStage)]
+    return sampled + [model for stage in stages if isinstance(stage, LineLabelsStage) for model in stage.policies]
 
 
 def _origin(reference: str | None, named: Mapping[str, Stage]) -> str | None:
@@ -169,6 +206,9 @@ def check_inputs(stages: Sequence[Stage]) -> None:
         for reference in _models(stage):
             if not reference.startswith(STAGE_PREFIX):
                 model_folder(reference)
+        for field, reference, reads in _scalar_heads(stage):
+            if not reference.startswith(STAGE_PREFIX):
+                refuse_other_readers(model_folder(reference), f"stages.{stage.name}.{field}: {reference!r}", reads)
         if isinstance(stage, ProcessRewardModelStage):
             _labels_are_there(stage)
         if isinstance(stage, FROM_FILES):
@@ -178,10 +218,29 @@ def check_inputs(stages: Sequence[Stage]) -> None:
             _may_be_trained_on(stage, problems)
 
 
+def _scalar_heads(stage: Stage) -> list[tuple[str, str, Reads | None]]:
+    """(field, scalar-head model that it names, where its number is read) of a stage; None: where it was trained for."""
+    match stage:
+        case PPOStage():
+            heads: list[tuple[str, str | None, Reads | None]] = [("critic_from", stage.critic_from, None)]
+            for term in stage.rewards:
+                if isinstance(term, RewardModelTermConfig | ProcessTermConfig):
+                    heads.append(("rewards", term.model, "last_token" if term.kind == "reward_model" else "line_ends"))
+        case RewardModelStage():
+            heads = [("earlier", stage.earlier, "last_token")]
+        case MineStage():
+            heads = [("reward_model", stage.reward_model, "last_token")]
+        case EvaluateStage():
+            heads = [("rerank", stage.rerank, None), ("rerank_earlier", stage.rerank_earlier, None)]
+        case _:
+            heads = []
+    return [(field, model, reads) for field, model, reads in heads if model is not None]
+
+
 def _labels_are_there(stage: ProcessRewardModelStage) -> None:
-    for reference in stage.labels:
-        if not reference.startswith(STAGE_PREFIX) and not Path(reference).is_file():
-            raise ConfigError(f"stages.{stage.name}.labels: {reference!r} is neither a file nor stage:NAME")
+    for path in _files(stage):
+        if not path.is_file():
+            raise ConfigError(f"stages.{stage.name}.labels: {str(path)!r} is neither a file nor stage:NAME")
 
 
 def _models(stage: Stage) -> list[str]:
@@ -223,8 +282,11 @@ class ProblemSplit:
 def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
     """Raises ConfigError if a problem that a stage learns from is evaluated on, by its id or by its prompt's words."""
     learned: dict[str, str] = {}
+    labelled: dict[str, str] = {}  # by a file from outside, which names problems by their ids alone
     evaluated: dict[str, str] = {}
     for stage in stages:
+        if isinstance(stage, ProcessRewardModelStage):
+            labelled |= {problem: stage.name for path in _files(stage) for problem in labelled_problems(path)}
         if isinstance(stage, FROM_FILES):
             continue
         if isinstance(stage, EvaluateStage):
@@ -232,14 +294,20 @@ def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
                 evaluated |= dict.fromkeys(_marks(stage.problems), stage.name)
         else:
             learned |= dict.fromkeys(_marks(stage.problems), stage.name)
-    shared = sorted(learned.keys() & evaluated.keys())
+    taught = labelled | learned
+    shared = sorted(taught.keys() & evaluated.keys())
     if shared:
         what = shared[0] if len(shared[0]) < _SHOWN else shared[0][:_SHOWN] + ".."
         raise ConfigError(
-            f"stages.{evaluated[shared[0]]} evaluates on problems that stages.{learned[shared[0]]} learns from "
+            f"stages.{evaluated[shared[0]]} evaluates on problems that stages.{taught[shared[0]]} learns from "
             f"({len(shared)} ids or prompts in both, such as {what!r}); use another split"
         )
     return ProblemSplit(len(learned) // 2, digest(sorted(learned)), len(evaluated) // 2, digest(sorted(evaluated)))
+
+
+def _files(stage: ProcessRewardModelStage) -> list[Path]:
+    """Its labels from outside."""
+    return [Path(reference) for reference in stage.labels if not reference.startswith(STAGE_PREFIX)]
 
 
 def _marks(sources: Sequence[ProblemSource]) -> list[str]:

@@ -72,6 +72,15 @@ def read_labels(path: Path, tokenizer: str) -> list[LabelledAnswer]:
         raise RunFolderError(f"{path}: {error}") from None
 
 
+def labelled_problems(path: Path) -> list[str]:
+    """Ids of the problems in a label file. Raises RunFolderError if it cannot be read."""
+    try:
+        ids: list[str] = pq.read_table(path, columns=["problem_id"]).column("problem_id").to_pylist()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path} cannot be read as labels: {str(error).splitlines()[0]}") from None
+    return list(dict.fromkeys(ids))
+
+
 def _answer(row: dict[str, Any]) -> LabelledAnswer:
     fields: dict[str, Any] = {name: tuple(value) if name in _TUPLES else value for name, value in row.items()}
     return LabelledAnswer(**fields)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from actors.scorer import Scorer, ScoringConfig, is_scalar_head
+from actors.scorer import Scorer, ScoringConfig
 from cluster.config import PromptConfig
 from cluster.errors import ConfigError
+from cluster.inputs import refuse_other_readers
 from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
 from cluster.tokenizers import LoadedTokenizer, load_tokenizer
 from learner.model_config import ComputeConfig
@@ -37,12 +38,13 @@ def rank_command(model: Path, source: Path, output: Path, prompt: PromptConfig) 
     scores keep their order. Raises ConfigError (no scalar-head model, a malformed line, an answer that is too long)
     before anything is written.
     """
-    if not is_scalar_head(model):
-        raise ConfigError(f"--model {model} holds no scalar-head model, such as a reward_model stage writes")
+    refuse_other_readers(model, f"--model {model}", "last_token")
     refuse_unwritable(output)
     lines = list(_read(source))
     scorer = Scorer(str(model), ScoringConfig(ComputeConfig(), _ROW_TOKENS, threads=os.cpu_count() or 1))
     loaded = load_tokenizer(model, prompt)
+    if loaded.tokenizer.eos_token_id is None:
+        raise ConfigError(f"--model {model}: its tokenizer has no end-of-sequence token, at which the score is read")
     ranked: list[dict[str, Any]] = []
     for number, line in lines:
         try:

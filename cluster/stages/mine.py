@@ -30,7 +30,7 @@ _CERTAIN = {Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR}
 async def mine(context: RunContext, stage: MineStage, folder: StageFolder, lineage: int) -> dict[str, Any]:
     """Samples, executes, scores, executes the overrated ones again, writes answers and pairs; returns the figures."""
     model = context.model_path(stage.model)
-    folder_of_scorer = check_reranker(context, stage.reward_model, model)
+    folder_of_scorer = check_reranker(context, stage.reward_model, model, reads="last_token")
     scorers = ScorerPool(folder_of_scorer, context.config.scorers, context.config.supervision, context.report)
     sampled = await sample_and_execute(context, stage, folder, WeightsVersion(lineage, 0), model=stage.model)
     usable = [entry for entry in sampled.entries if entry.trajectory.drop_reason is None]
@@ -78,8 +78,14 @@ def overrated_of(
 ) -> tuple[list[JournalEntry], float]:
     """(the failing answers that count as overrated, the score from which they do).
 
-    That score is the stage's ``threshold``, or the one that its ``top_share`` of all failing answers reach.
+    That score is the stage's ``threshold``, or the one that its ``top_share`` of all failing answers reach. Raises
+    ConfigError where all scores are equal: none is overrated more than another.
     """
+    if len(scores) > 1 and min(scores) == max(scores):
+        raise ConfigError(
+            f"stages.{stage.name}: {stage.reward_model!r} gives all {len(scores)} answers the score {scores[0]:g}, and "
+            "so overrates none; train it longer, or on more pairs"
+        )
     failing = [(entry, score) for entry, score in zip(entries, scores, strict=True) if not entry.trajectory.passed]
     threshold = stage.threshold
     if threshold is None:

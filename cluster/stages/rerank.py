@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.scorer import is_scalar_head
 from cluster.context import RunContext
 from cluster.errors import ConfigError
+from cluster.inputs import refuse_other_readers
 from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.scorers import ScorerPool
@@ -33,10 +33,6 @@ from problems.tokenizer import vocabulary_digest
 _ALL = "all"
 Choices = dict[str, dict[str, float]]
 """Language -> problem -> 1 where the chosen sample passes, else 0."""
-_PLACES: dict[Reads, str] = {
-    "last_token": "an answer's last token (a reward model)",
-    "line_ends": "the end of each line (a process reward model)",
-}
 
 
 def check_reranker(context: RunContext, reference: str, model: Path, *, reads: Reads | None = None) -> Path:
@@ -45,16 +41,10 @@ def check_reranker(context: RunContext, reference: str, model: Path, *, reads: R
     ``reads``: where its numbers must be meant to be read, if that is asked.
     """
     folder = context.model_path(reference)
-    if not is_scalar_head(folder):
-        raise ConfigError(f"{reference!r} holds no scalar-head model, such as a reward_model stage writes")
+    refuse_other_readers(folder, reference, reads)
     if vocabulary_digest(context.tokenizer(folder).tokenizer) != vocabulary_digest(context.tokenizer(model).tokenizer):
         raise ConfigError(
             f"{reference!r} was trained on another tokenizer than that of {model}; its scores mean nothing"
-        )
-    if reads is not None and reads_of(folder) != reads:
-        raise ConfigError(
-            f"{reference!r} was trained for its number at {_PLACES[reads_of(folder)]}; "
-            f"what is asked of it here is one at {_PLACES[reads]}"
         )
     return folder
 

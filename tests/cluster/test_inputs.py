@@ -3,21 +3,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
-from actors.rewards import RewardModelTermConfig
+from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster import inputs
 from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage, check_tokenizers
+from cluster.labels import write_labels
 from cluster.stage_config import (
     CollectStage,
     DPOStage,
     EvaluateStage,
+    LineLabelsStage,
     MineStage,
     PPOStage,
     ProblemSource,
+    ProcessRewardModelStage,
     RewardModelStage,
 )
-from problems.tokenizer import save_tokenizer, train_tokenizer
+from learner.line_labels import LabelledAnswer
+from problems.datasets import load_problems
+from problems.tokenizer import save_tokenizer, train_tokenizer, vocabulary_digest
 
 TRAIN = (ProblemSource(spec="synthetic:split=train,count=3,depth=1-2,seed=1"),)
 TEST = (ProblemSource(spec="synthetic:split=test,count=3,depth=2,seed=1"),)
@@ -111,6 +117,62 @@ def test_a_reward_model_that_is_not_there_is_named_before_anything_starts(tmp_pa
             check_inputs([stage])
 
 
+def scalar_head(folder: Path, reads: str, *more: str) -> str:
+    """A folder that says what a scalar-head model of that kind says of itself."""
+    folder.mkdir()
+    (folder / "scalar_head.json").write_text(json.dumps({"reads": reads}))
+    for name in ("config.json", *more):
+        (folder / name).write_text("{}")
+    return str(folder)
+
+
+def test_a_model_whose_number_is_read_elsewhere_is_named_before_anything_starts(tmp_path: Path) -> None:
+    """A reward model, a process reward model, a discriminator and a language model, each where another is asked for."""
+    (tmp_path / "lm").mkdir()
+    (tmp_path / "lm" / "config.json").write_text("{}")
+    lm = str(tmp_path / "lm")
+    by_answer, by_line = scalar_head(tmp_path / "rm", "last_token"), scalar_head(tmp_path / "prm", "line_ends")
+    discriminator = scalar_head(tmp_path / "d", "last_token", "discriminator.json")
+
+    def paid_by(term):
+        return PPOStage(name="p", policy="stage:a", problems=TRAIN, rewards=(term,), execute_share=0.0)
+
+    wrong = [
+        ("rewards", "end of each line", paid_by(RewardModelTermConfig(model=by_line))),
+        ("rewards", "last token", PPOStage(
+            name="p", policy="stage:a", problems=TRAIN, rewards=(ProcessTermConfig(model=by_answer),)
+        )),
+        ("rewards", "no scalar-head", paid_by(RewardModelTermConfig(model=lm))),
+        ("critic_from", "no scalar-head", PPOStage(name="p", policy="stage:a", problems=TRAIN, critic_from=lm)),
+        ("reward_model", "end of each line", MineStage(name="m", model=lm, reward_model=by_line, problems=TRAIN)),
+        ("earlier", "no scalar-head", RewardModelStage(name="r", base="stage:a", pairs=("stage:c",), earlier=lm)),
+        ("rerank", "no scalar-head", EvaluateStage(name="e", model="stage:a", problems=TEST, rerank=discriminator)),
+    ]  # fmt: skip
+    for field, says, stage in wrong:
+        with pytest.raises(ConfigError, match=rf"stages\.\w\.{field}: .*{says}"):
+            check_inputs([stage])
+    for sound in (by_answer, by_line):
+        check_inputs([EvaluateStage(name="e", model="stage:a", problems=TEST, rerank=sound)])
+    check_inputs([paid_by(RewardModelTermConfig(model=by_answer))])
+
+
+def test_labels_of_an_evaluation_s_problem_and_of_another_tokenizer_are_named(tmp_path: Path, models) -> None:
+    a, b = models
+    labels = tmp_path / "labels.parquet"
+    (problem,) = (problem.id for problem in load_problems(TEST[0].spec)[:1])
+    answer = LabelledAnswer(problem, "x", a, (5,), (6, 7), False, (1,), (-1,), 1, 2, "", "python")
+    write_labels(labels, [answer], vocabulary_digest(AutoTokenizer.from_pretrained(a)))
+    learns = ProcessRewardModelStage(name="prm", base=a, labels=(str(labels),))
+    check_tokenizers([learns])
+    with pytest.raises(ConfigError, match="holds token ids of tokenizer"):
+        check_tokenizers([ProcessRewardModelStage(name="prm", base=b, labels=(str(labels),))])
+    evaluates = EvaluateStage(name="e", model=a, problems=TEST)
+    with pytest.raises(ConfigError, match=r"stages\.e evaluates on problems that stages\.prm learns from"):
+        check_leakage([learns, evaluates])
+    write_labels(labels, [replace(answer, problem_id="another")], vocabulary_digest(AutoTokenizer.from_pretrained(a)))
+    assert check_leakage([learns, evaluates]).num_train == 0
+
+
 @pytest.fixture
 def models(tmp_path: Path) -> tuple[str, str]:
     """Two folders with a tokenizer each; they read ids differently."""
@@ -137,6 +199,8 @@ def test_a_model_that_reads_another_tokenizer_s_ids_is_named_before_anything_sta
         "reward_model": [MineStage(name="m", model=a, reward_model=b, problems=TRAIN)],
         "positives": [elsewhere, MineStage(name="m", model=a, reward_model=a, problems=TRAIN, positives="stage:d")],
         "base": [collect, RewardModelStage(name="r", base=b, pairs=("stage:c",))],
+        "earlier": [collect, RewardModelStage(name="r", base=a, pairs=("stage:c",), earlier=b)],
+        "completer": [LineLabelsStage(name="l", policies=(a,), completer=b, problems=TRAIN)],
         "policy": [collect, DPOStage(name="o", policy=b, pairs=("stage:c",))],
     }
     for field, stages_ in wrong.items():

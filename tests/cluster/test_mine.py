@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from actors.executor import Executed
+from cluster.errors import ConfigError
 from cluster.rollout import Group
 from cluster.stage_config import MineStage, ProblemSource
 from cluster.stages.mine import _executed_again, overrated_of
@@ -38,6 +39,11 @@ def test_a_share_takes_the_best_scored_failures() -> None:
 
 def test_without_failures_nothing_is_overrated() -> None:
     assert overrated_of(stage(), [entry(0, 1.0)], [1.0]) == ([], float("inf"))
+
+
+def test_equal_scores_everywhere_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.m: 'stage:rm' gives all 3 answers the score 0\.5"):
+        overrated_of(stage(), [entry(0, 1.0), entry(1, 0.0), entry(2, 0.0)], [0.5] * 3)
 
 
 def test_what_does_not_fail_again_for_certain_is_no_negative_to_learn_from() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,19 @@ def test_what_is_no_reranker_is_refused(tmp_path: Path) -> None:
     done, _ = ranked(tmp_path, tmp_path, "{}")
     assert done.exit_code == 2
     assert "holds no scalar-head model" in " ".join(done.output.split())
+
+
+def test_a_model_that_reads_lines_or_texts_is_no_reranker_of_answers(model: Path, tmp_path: Path) -> None:
+    by_line, discriminator = tmp_path / "prm", tmp_path / "discriminator"
+    for folder in (by_line, discriminator):
+        shutil.copytree(model, folder)
+    (by_line / "scalar_head.json").write_text('{"reads": "line_ends"}')
+    (discriminator / "discriminator.json").write_text("{}")
+    for folder, says in ((by_line, "the end of each line"), (discriminator, "no scalar-head model of answers")):
+        done, output = ranked(folder, tmp_path, '{"prompt": "a", "programs": ["b"]}')
+        assert done.exit_code == 2
+        assert says in " ".join(done.output.split())
+        assert not output.exists()
 
 
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(model: Path, tmp_path: Path) -> None:
