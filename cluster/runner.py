@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import signal
+from collections.abc import Coroutine, Sequence
 from functools import partial
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +17,8 @@ from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage, check_tokenizers
 from cluster.run_folder import Finished, RunFolder, digest
 from cluster.stage_config import DPOStage, PPOStage, SFTStage
+
+T = TypeVar("T")
 
 # Fields that change nothing in what the run computes, and so may differ when it goes on.
 _FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "supervision", "wandb"}
@@ -70,7 +74,31 @@ def _run_open_stages(
         require_memory(config)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with ray_session(config.ray, bundles=bundles_of(config), folder=folder.root, say=say):
-        return asyncio.run(run_stages(config, folder, list(finished), console))
+        return run_until_told(run_stages(config, folder, list(finished), console))
+
+
+def run_until_told(work: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run``, with SIGTERM for the work alone, as Ctrl-C has it.
+
+    Without that, where SIGINT is ignored (under nohup, or behind a script's ``&``), an interruption would cancel every
+    task at once, and with them the one that is writing a checkpoint. Raises KeyboardInterrupt when it was told to stop.
+    """
+
+    async def listening() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        before = signal.getsignal(signal.SIGTERM)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            return await work
+        finally:
+            asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, before)
+
+    try:
+        return asyncio.run(listening())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 def _print_summary(config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console) -> None:

@@ -1,5 +1,6 @@
 """Trainers of two ranks as Ray actors: one run with a ppo and an sft stage, in which a rank is killed."""
 
+import contextlib
 import json
 
 import psutil
@@ -12,8 +13,12 @@ RANKS = 2
 
 def ranks_of(run, kind):
     """Processes of the run's actors of that class."""
-    children = psutil.Process(run.process.pid).children(recursive=True)
-    return [process for process in children if f"ray::{kind}" in " ".join(process.cmdline()[:1])]
+    found = []
+    for process in psutil.Process(run.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that ends meanwhile is none of them
+            if f"ray::{kind}" in " ".join(process.cmdline()[:1]):
+                found.append(process)
+    return found
 
 
 def test_two_ranks_train_begin_again_when_one_dies_and_fine_tune(stand_in_run):
