@@ -138,8 +138,9 @@ class ComparingTerm:
 
 
 def comparable(code: bytes) -> str:
-    """An answer as models that compare see it: without blanks at its end, which would tell who wrote it."""
-    return code.decode("utf-8", "replace").rstrip() + "\n"
+    """An answer as models that compare see it. How its lines end would tell them who wrote it, and nothing of it."""
+    lines = code.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
 
 def reference_program(problem: Problem) -> bytes:

@@ -20,6 +20,7 @@ from actors.lines import append_line
 from actors.nccl_weights import TRANSPORT as NCCL
 from actors.nccl_weights import NcclSender
 from actors.weights import ShmSender, WeightSender
+from learner.checkpoint import weights_fingerprint
 from learner.config import PPOConfig, SFTConfig
 from learner.model_config import ComputeConfig, NewModelConfig
 from learner.models import check_tokenizer, load_causal_lm, load_tokenizer, new_causal_lm
@@ -106,8 +107,10 @@ class TrainerWorker(RankOfSeveral):
     def ping(self) -> None:
         """Answers while the process lives, whatever else it does."""
 
-    def start(self, policy: str, checkpoint: str | None, lineage: int, records: str, critic: str | None = None) -> None:
+    def start(self, policy: str, checkpoint: str | None, lineage: int, records: str, critic: str | None = None) -> str:
         """Loads the initial policy (also the reference), then the checkpoint's state over it if there is one.
+
+        Returns the initial policy's fingerprint (learner.checkpoint): what this process has read, whatever was named.
 
         Args:
             policy: a Hugging Face folder.
@@ -119,10 +122,12 @@ class TrainerWorker(RankOfSeveral):
         self._lineage, self._records = lineage, Path(records)
         model = load_causal_lm(policy)
         self._tokenizer = load_tokenizer(policy, model)
+        fingerprint = weights_fingerprint(model) if self._is_first else ""
         value_model = None if critic is None else ScalarHeadModel.from_pretrained(critic)
         self._learner = PPOLearner(model, self._config, critic=value_model, ranks=self._ranks)
         if checkpoint is not None:
             self._learner.load(checkpoint)
+        return fingerprint
 
     def warm_up(self, train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> dict[str, float]:
         """See PPOLearner.warm_up_critic."""

@@ -19,9 +19,12 @@ from typing import Any
 from actors.scorer import Scorer, ScoringConfig
 from benchmarks.experiment import RUNS, load_stages, manifests, recipe_file, run_missing, run_recipe
 from cluster.journal import JournalEntry, read_journal
+from cluster.run_folder import read_lines
 from cluster.stages.rerank import figures_of, outcomes_of
 from cluster.statistics import paired_difference
+from learner.checkpoint import weights_fingerprint
 from learner.model_config import ComputeConfig
+from learner.models import load_causal_lm
 
 EXPERIMENT = "reranker"
 SEEDS = (1, 2, 3)
@@ -47,8 +50,12 @@ def run_arm(seed: int) -> dict[str, Any]:
         "mined": {stage: done[stage]["figures"] for stage in ("mined-self", "mined-hard")},
         "rankers": {stage: done[stage]["figures"] for stage in SETTINGS.values()},
         "weights": {
-            "base": done["base"]["weights"],
-            "policy_began_with": done["policy"]["inputs"]["weights:stage:base"],
+            "base": weights_fingerprint(load_causal_lm(run / "stages" / "base" / "model")),
+            "policy_began_with": next(
+                line["initial_weights"]
+                for line in read_lines(run / "stages" / "policy" / "ledger.jsonl")
+                if line["kind"] == "start"
+            ),
         },
         "stage_seconds": {stage: manifest["seconds"] for stage, manifest in done.items()},
         "wall_s": sum(manifest["seconds"] for manifest in done.values()),
@@ -64,8 +71,9 @@ def recipe(seed: int) -> dict[str, Any]:
     mined, ranker = round_1["mined"], round_1["ranker"]
     kept = [base, stages["answers"], stages["ranker"], policy]
     for way, positives in (("self", None), ("hard", "stage:answers")):
+        # Both over the problems that were collected from: a pair is of one problem, and these have positives.
         kept += [
-            mined | {"name": f"mined-{way}", "positives": positives},
+            mined | {"name": f"mined-{way}", "positives": positives, "problems": stages["answers"]["problems"]},
             ranker | {"name": f"ranker-{way}", "pairs": ["stage:answers", f"stage:mined-{way}"]},
         ]
     rankers = {"rerank": "stage:ranker-self", "rerank_earlier": "stage:ranker"}

@@ -1,7 +1,8 @@
 """The ledger: what was issued, completed, trained and dropped, by identity and lineage.
 
 Each part is written by who does it. The driver's ``ledger.jsonl``:
-    {"kind": "start", "lineage": 2, "parent": "L1.S40"}      began at this checkpoint, or anew
+    {"kind": "start", "lineage": 2, "parent": "L1.S40",      began at this checkpoint, or anew; the policy that the
+     "initial_weights": ".."}                                trainer had loaded before (learner.checkpoint)
     {"kind": "issued", "lineage": 2, "place": 71, "problem": "..", "epoch": 0, "samples": 4, "attempt": 0,
      "version": "L2.S40"}                                     attempt 1: instead of the group issued there before
     {"kind": "completed", "lineage": 2, "place": 71}          its group was sampled, executed and scored
@@ -34,8 +35,10 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def start(self, lineage: int, parent: WeightsVersion | None) -> None:
-        append_line(self._path, {"kind": "start", "lineage": lineage, "parent": str(parent) if parent else None})
+    def start(self, lineage: int, parent: WeightsVersion | None, initial_weights: str | None = None) -> None:
+        """``initial_weights``: fingerprint of the policy that the trainer has loaded, before any checkpoint."""
+        record = {"kind": "start", "lineage": lineage, "parent": str(parent) if parent else None}
+        append_line(self._path, record | ({"initial_weights": initial_weights} if initial_weights else {}))
 
     def issued(
         self, version: WeightsVersion, *, place: int, problem_id: str, epoch: int, num_samples: int, attempt: int = 0

@@ -242,10 +242,12 @@ class _Job:
         loading = asyncio.create_task(self._load(checkpoint))
         if self.context.shares_gpu:  # vLLM measures what is free on the GPU, and must not be disturbed in it
             await loading
-        await asyncio.gather(self.context.serve(self.model, WeightsVersion(self.lineage, 0)), loading)
+        _, initial_weights = await asyncio.gather(
+            self.context.serve(self.model, WeightsVersion(self.lineage, 0)), loading
+        )
         parent = WeightsVersion.parse(checkpoint.name) if checkpoint else None
         self.comparisons.rewind(parent.step if parent else 0)
-        self.ledger.start(self.lineage, parent)
+        self.ledger.start(self.lineage, parent, initial_weights)
         if parent is None:
             version = self.version = WeightsVersion(self.lineage, 0)
             await self._warm_up()
@@ -257,8 +259,9 @@ class _Job:
         self.context.panel.begin(self.stage.name, self.stage.learner.num_steps, version.step)
         return version
 
-    async def _load(self, checkpoint: Path | None) -> None:
-        await self.call(
+    async def _load(self, checkpoint: Path | None) -> str:
+        """Fingerprint of the policy that the trainer began with."""
+        return await self.call(
             "start",
             str(self.model),
             str(checkpoint) if checkpoint else None,

@@ -99,6 +99,7 @@ def split_of(task_id: int) -> Split:
 
 
 def _problem(row: MbppRow, path: Path) -> Problem:
+    code = row.code.replace("\r\n", "\n")  # nearly all of the file's; who learns from it, or compares, would see it
     return Problem(
         id=f"{ID_PREFIX}{row.task_id}",
         language="python",
@@ -106,8 +107,8 @@ def _problem(row: MbppRow, path: Path) -> Problem:
         completion_style=CompletionStyle.PROGRAM,
         suites={"main": _suite(row)},
         limits=_LIMITS_OF.get(row.task_id, Limits()),
-        references=(row.code,),
-        reference_completions=(row.code,),
+        references=(code,),
+        reference_completions=(code,),
         split=split_of(row.task_id),
         licence="CC-BY-4.0",
         source=f"mbpp:{path.name}",

@@ -52,6 +52,13 @@ def test_what_compiles_is_compared_with_the_reference_and_paid_on_the_last_token
     assert asked.questions == [("def f(a):\n", "    return a + a * a\n", REFERENCE)]
 
 
+def test_how_lines_end_tells_a_model_that_compares_nothing():
+    asked = Asked(0.25)
+    foreign = replace(OF, reference_completions=(REFERENCE.replace("\n", " \r\n"),))
+    events(asked, "    return a + a * a\t\r\n", foreign)
+    assert asked.questions == [("def f(a):\n", "    return a + a * a\n", REFERENCE)]
+
+
 @pytest.mark.parametrize(
     ("text", "of", "what"),
     [

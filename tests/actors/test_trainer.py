@@ -10,15 +10,16 @@ from transformers import PreTrainedTokenizerFast
 
 from actors.trainer import FineTuner, TrainerWorker
 from learner import checkpoint_writer
-from learner.checkpoint import save_checkpoint
+from learner.checkpoint import save_checkpoint, weights_fingerprint
 from learner.config import GAE, GroupBaseline, PPOConfig, SFTConfig
 from learner.critic import values_of
 from learner.errors import TokenizerMismatchError
 from learner.export import export_huggingface
 from learner.model_config import NewModelConfig, OptimizerConfig
-from learner.models import new_causal_lm
+from learner.models import load_causal_lm, new_causal_lm
 from learner.packing import as_sequence
 from learner.scalar_head import ScalarHeadModel
+from learner.scalar_training import readings_of
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.prompting import PromptStyle
@@ -71,6 +72,19 @@ def weights_of(worker):
     return torch.cat([tensor.flatten() for bucket in worker._started.weights() for _, tensor in bucket]).clone()
 
 
+def test_it_says_which_weights_it_began_with_and_not_those_of_the_checkpoint(model, tmp_path, make_worker):
+    trained = make_worker()
+    trained.step(groups(0))
+    trained.begin_save(str(tmp_path / "checkpoints"))
+    trained.finish_save()
+    (checkpoint,) = (tmp_path / "checkpoints").iterdir()
+    again = TrainerWorker(CONFIG, f"test-again-{tmp_path.name}", threads=1)
+    began = again.start(model, str(checkpoint), 1, str(tmp_path / "again.jsonl"))
+    assert began == weights_fingerprint(load_causal_lm(model))
+    assert began != weights_fingerprint(again._started.policy)
+    again.close()
+
+
 def test_steps_go_on_while_a_checkpoint_is_written_and_are_not_in_it(make_worker, tmp_path, monkeypatch):
     may_write = threading.Event()
     monkeypatch.setattr(
@@ -118,7 +132,13 @@ def test_a_critic_that_begins_as_another_model_says_what_that_one_says(model, tm
     worker.start(model, None, 0, str(tmp_path / "steps.jsonl"), str(tmp_path / "prm"))
     critic = worker._started.critic
     sequences = [as_sequence(trajectory) for trajectory in groups(0)[0]]
-    assert torch.equal(values_of(critic, sequences, 64), values_of(judge, sequences, 64))
+    values = values_of(critic, sequences, 64)
+    assert torch.equal(values, values_of(judge, sequences, 64))
+    # What the judge reads at a token is the value of the state behind it, in which the next one is chosen.
+    places = [range(1, 4)] * len(sequences)  # the prompts' last token and all but the last of the completions'
+    read = np.concatenate(readings_of(judge, sequences, places, 64))
+    assert values.numpy() == pytest.approx(read, abs=1e-6)
+    assert len({round(value, 5) for value in read[:3]}) == 3
     assert all(parameter.requires_grad for parameter in critic.parameters())
     worker.close()
 

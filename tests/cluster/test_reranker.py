@@ -12,7 +12,10 @@ import yaml
 from cluster.answers import read_answers, read_pairs, write_answers, write_pairs
 from cluster.errors import RunFolderError
 from cluster.journal import JournalEntry
+from cluster.run_folder import read_lines
 from cluster.stages.rerank import figures_of, gained_on, outcomes_of
+from learner.checkpoint import weights_fingerprint
+from learner.models import load_causal_lm
 from learner.preferences import is_held_out, make_pairs
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
@@ -176,7 +179,8 @@ def test_collect_learn_mine_and_rerank(tmp_path: Path) -> None:
 
     # Each round's policy begins with the supervised model's weights, and ends with others.
     for policy in ("policy.1", "policy.2"):
-        assert manifests[policy]["inputs"]["weights:stage:base"] == manifests["base"]["weights"]
+        (start,) = (line for line in read_lines(stages / policy / "ledger.jsonl") if line["kind"] == "start")
+        assert start["initial_weights"] == weights_fingerprint(load_causal_lm(stages / "base" / "model"))
         assert manifests[policy]["weights"] != manifests["base"]["weights"]
     # What was mined fails, and both rankers were judged on mined pairs of problems that neither has learned from.
     for number in (1, 2):

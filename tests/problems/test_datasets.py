@@ -82,7 +82,7 @@ def test_mbpp_row_becomes_a_program_with_one_case_for_each_assert(tmp_path: Path
     [problem] = load_problems(f"mbpp:{write_lines(tmp_path / 'mbpp.jsonl', MBPP_ROW)}")
     assert problem.id == "Mbpp/601"
     assert problem.completion_style is CompletionStyle.PROGRAM
-    assert problem.references == (MBPP_ROW["code"],)
+    assert problem.references == (MBPP_ROW["code"].replace("\r\n", "\n"),)
     assert problem.suites["main"].entry_points == ("double",)
     assert problem.suites["main"].cases == tuple(MBPP_ROW["test_list"])
     assert "double a number" in problem.prompt
