@@ -244,32 +244,39 @@ class SlotPool:
             )
 
     async def _run_twice_if_slot_dies(self, work: Work) -> tuple[Verdict, End]:
-        """A program under which two slots die, while a fresh one still holds the canary, has ended them itself."""
-        for _ in range(2):
-            try:
-                return await self._run_once(work)
-            except SlotDiedError:
-                continue
+        """A program under which two slots die, while a fresh one still holds the canary, has ended them itself.
+
+        The second is one in which nothing else has run, so that no other program can have a part in its death.
+        """
+        with contextlib.suppress(SlotDiedError):
+            return await self._run_once(work)
         slot = await self._new_slot()  # raises if the engine is what is broken
-        self._forget(slot)
-        await slot.end()
+        try:
+            return await self._run_in(slot, work)
+        except SlotDiedError:
+            await self._retire(await self._new_slot())
+        finally:
+            await self._retire(slot)
         verdict = Verdict(Outcome.RUNTIME_ERROR, work.num_cases, signs=("slot-died",), detail="two slots died")
         return verdict, End.JUDGED
 
     async def _run_once(self, work: Work) -> tuple[Verdict, End]:
         slot = await self._take()
         try:
-            order = order_of(
-                work.limits,
-                work.job,
-                work.wall_factor,
-                kind=work.kind,
-                address_space_bytes=work.address_space_bytes,
-            )
-            result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S, work.suite)
-            return self._verdict(slot, work, result, report), End(result.end)
+            return await self._run_in(slot, work)
         finally:
             self._release(slot)
+
+    async def _run_in(self, slot: Slot, work: Work) -> tuple[Verdict, End]:
+        order = order_of(
+            work.limits,
+            work.job,
+            work.wall_factor,
+            kind=work.kind,
+            address_space_bytes=work.address_space_bytes,
+        )
+        result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S, work.suite)
+        return self._verdict(slot, work, result, report), End(result.end)
 
     async def _take(self) -> Slot:
         """An idle slot that is alive; one that ended in the meantime, with its engine say, is no program's fault."""

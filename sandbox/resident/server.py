@@ -77,7 +77,7 @@ class Server:
         self.filter, self.executing_filter = Filter(), Filter(executes=True)
         self.orders = fcntl.fcntl(0, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
         self.results = fcntl.fcntl(1, fcntl.F_DUPFD, _LOWEST_DESCRIPTOR)
-        self.null = _out_of_the_way(os.open("/dev/null", os.O_RDWR))
+        self.null = _null()
         os.dup2(self.null, 0)
         os.dup2(2, 1)
         self.own_pid_namespace = -1
@@ -120,6 +120,11 @@ class Server:
     def candidate_uid(self) -> int:
         """Another one in each run, so that nothing of an earlier run belongs to it."""
         return self.first_uid + 1 + self.num_runs % _UIDS_PER_SLOT
+
+
+def _null() -> int:
+    """Opened anew for each process: flags, locks and owners of an open file outlive the process that set them."""
+    return _out_of_the_way(os.open("/dev/null", os.O_RDWR))
 
 
 def _out_of_the_way(descriptor: int) -> int:
@@ -205,7 +210,7 @@ class Run:
             scratch = server.sweeper.make_scratch(uid)
         if server.own_users:
             lockdown.become_nobody_inside(own_proc)
-        stdin, stdout = (streams[0], streams[3]) if streams else (server.null, prints)
+        stdin, stdout = (streams[0], streams[3]) if streams else (_null(), prints)
         # Made here, since the filter lets no candidate make one: a program cannot be run from the scratch folder.
         images = (os.memfd_create("program"),) if self._kind is Kind.EXECUTE else ()
         if self._kind is Kind.PAIR:
@@ -238,9 +243,8 @@ class Run:
             job = pair.job_file(server.orders, order.job_bytes)
             lockdown.keep_descriptors(channel, report, job)
         else:
-            lockdown.keep_descriptors(
-                server.orders, server.null, server.null, channel, report, server.suite(order), begins, *ends
-            )
+            null = _null()
+            lockdown.keep_descriptors(server.orders, null, null, channel, report, server.suite(order), begins, *ends)
         memory = 0 if is_pair else server.judge_memory + server.mapped_bytes
         lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
         if server.own_users:

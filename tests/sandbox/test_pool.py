@@ -142,7 +142,38 @@ async def test_a_slot_that_dies_in_a_run_is_replaced_and_the_run_repeated() -> N
         (server,) = _children(slots[0]._process.pid)[:1]  # type: ignore[union-attr]
         os.kill(server, signal.SIGKILL)
         assert (await task).passed
-        assert len(slots) == 2
+        assert slots[0] not in pool._slots
+    finally:
+        await pool.close()
+
+
+async def test_a_run_is_repeated_in_a_slot_that_no_other_program_has_been_in() -> None:
+    """Stands in for a program that leaves its slot such that the next one ends it."""
+    from sandbox.errors import SlotDiedError
+    from sandbox.resident.protocol import Order, Result
+
+    class PoisonedSlot(EmbeddedSlot):
+        is_poisoned = False
+
+        async def run(self, order: Order, job: bytes, patience_s: float, suite: bytes = b"") -> tuple[Result, bytes]:
+            if self.is_poisoned:
+                self.is_odd = True
+                raise SlotDiedError("poisoned")
+            return await super().run(order, job, patience_s, suite)
+
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=2)
+    slots: list[PoisonedSlot] = []
+
+    def make() -> PoisonedSlot:
+        slots.append(PoisonedSlot(config))
+        return slots[-1]
+
+    pool = SlotPool(config, make)
+    await pool.start()
+    try:
+        for slot in slots:
+            slot.is_poisoned = True
+        assert (await pool.run(RIGHT, SUITE, Limits())).passed
     finally:
         await pool.close()
 

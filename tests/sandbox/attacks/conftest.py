@@ -23,7 +23,7 @@ from sandbox.slot import Slot
 
 from ..conftest import BACKENDS, open_backend
 
-HONEST = Program("python", b"def f(x):\n    return x + 1\n")
+HONEST = Program("python", b"print('x')\ndef f(x):\n    print(x)\n    return x + 1\n")
 HONEST_SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2", "assert f(41) == 42"))
 FAILED = frozenset(Outcome) - {Outcome.PASSED, Outcome.INFRASTRUCTURE_ERROR}
 LIMITS = Limits(cpu_s=2.0, wall_s=8.0, memory_bytes=256 << 20)

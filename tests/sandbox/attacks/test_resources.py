@@ -168,3 +168,20 @@ time.sleep, sleep = (lambda s: None), time.sleep
 def f(x): sleep(99)
 """
     assault(program, expect=Outcome.TIME_LIMIT, limits=LIMITS)
+
+
+# What belongs to an open file, and not to the process that has it, would outlive the run if two runs shared one.
+OF_OPEN_FILES = """
+import fcntl, os
+F_SETSIG, F_GETSIG = 10, 11
+def f(x):
+    was = [fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_APPEND | os.O_NONBLOCK) or fcntl.fcntl(fd, F_GETSIG) for fd in range(3)]
+    for fd in range(3):
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND | os.O_NONBLOCK)
+        fcntl.fcntl(fd, F_SETSIG, 12)
+    return was
+"""
+
+
+def test_flags_of_open_files_end_with_the_run(assault: Assault) -> None:
+    assault(OF_OPEN_FILES, "assert f(1) == [0, 0, 0]", expect=Outcome.PASSED)
