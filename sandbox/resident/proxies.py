@@ -129,7 +129,11 @@ class Channel:
         """Nothing may wait to be read before we have asked. The end of the stream is no frame, and is let be."""
         if self.gone is not None or not any(event & select.POLLIN for _, event in self._poll.poll(0)):
             return
-        if self._socket.recv(1, socket.MSG_PEEK):
+        try:
+            is_written = bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            is_written = True  # urgent data: it makes the socket readable, and cannot be read
+        if is_written:
             self.signs.append("early-frame")
             self._lose("protocol", "the program wrote a frame that nobody asked for")
 

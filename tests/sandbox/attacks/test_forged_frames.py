@@ -142,3 +142,11 @@ def test_a_value_that_comes_in_can_go_out_again(assault: Assault, value: str) ->
 def test_a_forged_nest_that_is_passed_on_is_no_way_out(assault: Assault) -> None:
     deep = "('[%d, \"returned\", ' % turn() + '[' * 300 + ']' * 300 + ', []]').encode()"
     assault(f"{HEAD}\ndef f(x):\n    frame({deep}); time.sleep(9)", "assert f(f(1)) == 2", limits=Limits(wall_s=3.0))
+
+
+@pytest.mark.parametrize("then", ["os._exit(0)", "time.sleep(30)"])
+@pytest.mark.parametrize("ancillary", ["[]", "[(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [3]))]"])
+def test_urgent_data_is_no_way_to_stop_the_judge(assault: Assault, ancillary: str, then: str) -> None:
+    """It makes a socket readable and cannot be read; the socket within itself is not closed by the program's end."""
+    program = f"import array\n{HEAD}\nframe(['loaded'])\nlink = socket.socket(fileno=channel())"
+    assault(f"{program}\nlink.sendmsg([b'x'], {ancillary}, socket.MSG_OOB)\n{then}", limits=Limits(wall_s=2.0))
