@@ -88,7 +88,6 @@ class Server:
         self.num_runs = 0
         self._shelf = Shelf()
         self._suites: dict[bytes, int] = {NO_SUITE: self.null}
-        self.oom_kills = accounts.oom_kills()
 
     def serve(self) -> NoReturn:
         """Runs orders until the client goes away."""
@@ -150,6 +149,7 @@ class Run:
         self._end = End.JUDGED
         self._printed = 0
         self._polled_cpu_s = 0.0
+        self._oom_kills_before = accounts.oom_kills()
 
     def perform(self) -> None:
         """Forks, watches, ends everything, and sends the result."""
@@ -380,10 +380,9 @@ class Run:
     def _account(self, spent: Spent) -> None:
         self._cpu_s = max(self._polled_cpu_s, spent.cpu_s)
         self._peak_bytes = spent.peak_bytes
-        if self._candidate_exit == -signal.SIGKILL and not self._end:
-            kills = accounts.oom_kills()
-            if kills > self._server.oom_kills:
-                self._server.oom_kills, self._end = kills, End.MEMORY
+        is_killed = self._candidate_exit == -signal.SIGKILL
+        if is_killed and not self._end and accounts.oom_kills() > self._oom_kills_before:
+            self._end = End.MEMORY
         if not self._end and self._peak_bytes > self._most_resident_bytes():
             self._end = End.MEMORY
         if not self._end and (self._cpu_s > self._order.cpu_s or self._candidate_exit == -signal.SIGXCPU):

@@ -179,3 +179,30 @@ def test_what_a_test_starts_ends_with_its_run(run: Run) -> None:
     for _ in range(3):
         assert run("def f(): return 1", starts).passed
         assert run("import time\ndef f(): return time.process_time()", "assert f() < 1").cpu_s < 1
+
+
+CHILDREN_WITHOUT_MEMORY = """
+import os, time
+def f(x):
+    time.sleep(0.5)
+    for _ in range(8):
+        if os.fork() == 0:
+            kept = b'x' * (50 << 20)
+            time.sleep(99)
+    time.sleep(99)
+"""
+
+
+def test_children_that_the_kernel_ends_for_memory_are_not_counted_against_the_next_program() -> None:
+    """They end after the last look at the run's memory, and the run ends for another reason."""
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1, memory_bytes=64 << 20, judge_memory_bytes=64 << 20)
+    suite = FunctionSuite(("f",), "", ("assert f(1) == 2",))
+    limits = Limits(cpu_s=60.0, wall_s=3.0, memory_bytes=64 << 20, num_processes=32)
+    with BlockingExecutor(config) as executor:
+        honest = Program("python", b"def f(x): return x + 1")
+        isolation = executor.run(honest, suite, limits).isolation
+        if isolation is None or isolation.memory != "hard":
+            pytest.skip("no control group can be made here")
+        verdict = executor.run(Program("python", CHILDREN_WITHOUT_MEMORY.encode()), suite, limits)
+        assert verdict.outcome is Outcome.TIME_LIMIT, verdict
+        assert executor.run(honest, suite, limits).passed
