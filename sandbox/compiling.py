@@ -46,10 +46,10 @@ def checked(verdict: Verdict) -> Verdict:
 
 def compile_job(language: Language, program: Program) -> bytes:
     """What the judge of a compile step reads."""
-    name = language.name_of(program.source)
+    name = language.source_name
     step = {
         "files": [[name, program.source.hex()]],
-        "words": language.compile_words(name),
+        "words": language.compile_words(),
         "environment": {**_ENVIRONMENT, **language.environment},
         "artifacts": language.artifacts or [name],
         "artifact_bytes": ARTIFACT_BYTES,
@@ -92,11 +92,11 @@ def address_space_of(language: Language, limits: Limits) -> int:
     return language.address_space * limits.memory_bytes
 
 
-def run_step(language: Language, source_name: str, files: Files, limits: Limits) -> dict[str, Any]:
+def run_step(language: Language, files: Files, limits: Limits) -> dict[str, Any]:
     """How a candidate's process becomes the program."""
     return {
         "files": [[name, content.hex()] for name, content in files],
-        "words": language.run_words(files, source_name, limits),
+        "words": language.run_words(files, limits),
         "environment": {**_ENVIRONMENT, **language.environment},
         "is_native": language.is_native,
         "address_space_bytes": address_space_of(language, limits),

@@ -163,12 +163,11 @@ class SlotPool:
         compiled = await self._compile(language, program, limits, len(suite.cases))
         if not isinstance(compiled, Compiled):
             return compiled
-        return await self._run_compiled(language, program, compiled.files, suite, limits, stop=stop)
+        return await self._run_compiled(language, compiled.files, suite, limits, stop=stop)
 
     async def _run_compiled(
         self,
         language: Language,
-        program: Program,
         files: Files,
         suite: StdioSuite,
         limits: Limits,
@@ -176,7 +175,7 @@ class SlotPool:
         stop: bool = True,
     ) -> Verdict:
         """Runs what a compiler made, once for each case."""
-        step = run_step(language, language.name_of(program.source), files, limits)
+        step = run_step(language, files, limits)
         limits = replace(limits, num_processes=limits.num_processes + language.num_threads)
         space = address_space_of(language, limits)
         work = Work(execute_job(language, step, limits), 1, limits, script_verdict_of, Kind.EXECUTE, space)

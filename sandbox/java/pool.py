@@ -115,7 +115,7 @@ class JavaPool(SlotPool):
         java, *words = language.run
         started = replace(language, entry=_start_class, run=(java, "-enableassertions", *words))
         printing = StdioSuite((StdioCase("", mark),), Checker.LAST_LINE)
-        return merged_verdict(program, await self._run_compiled(started, program, compiled.files, printing, limits))
+        return merged_verdict(program, await self._run_compiled(started, compiled.files, printing, limits))
 
     async def _run_pair(
         self, language: Language, suite: JavaSuite, program: Files, tests: Files, limits: Limits

@@ -35,7 +35,6 @@ class Language:
             word runs the artifact.
         read_diagnostics: from what the compiler wrote. It reads hostile text: its time must be linear in it.
         source_name: the name of the source file.
-        file_name: the same where the language wants it to depend on the source.
         artifacts: patterns of the files that the compiler makes; empty if the source is what is run.
         entry: what ``{entry}`` stands for, from the artifact.
         environment: of compiler and program, beside PATH, HOME and LANG.
@@ -59,7 +58,6 @@ class Language:
     run: tuple[str, ...]
     read_diagnostics: Callable[[str], tuple[Diagnostic, ...]]
     source_name: str
-    file_name: Callable[[bytes], str] | None = None
     artifacts: tuple[str, ...] = ()
     entry: Callable[[Files], str] | None = None
     environment: dict[str, str] = field(default_factory=dict[str, str])
@@ -82,10 +80,6 @@ class Language:
         parts = (_ROOT_RECIPE, platform.machine(), *made)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
-    def name_of(self, source: bytes) -> str:
-        """Of the source file."""
-        return self.file_name(source) if self.file_name else self.source_name
-
     @property
     def is_native(self) -> bool:
         return self.run[0] == NATIVE
@@ -96,14 +90,15 @@ class Language:
         raised = {name: max(getattr(limits, name), getattr(floor, name)) for name in Limits.__slots__}
         return replace(limits, **raised)
 
-    def compile_words(self, source_name: str) -> list[str]:
-        return [word.replace("{source}", source_name) for word in self.compile]
+    def compile_words(self) -> list[str]:
+        return [word.replace("{source}", self.source_name) for word in self.compile]
 
-    def run_words(self, files: Files, source_name: str, limits: Limits) -> list[str]:
-        """Words of a run of ``files``; a NATIVE program is called by the name of the language."""
+    def run_words(self, files: Files, limits: Limits) -> list[str]:
+        """Words of a run of ``files``, of which the first is the source where a compiler makes none; a NATIVE program
+        is called by the name of the language."""
         entry = self.entry(files) if self.entry else ""
         memory_mb = str(max(1, limits.memory_bytes >> 20))
-        known = {"{source}": source_name, "{entry}": entry, "{memory_mb}": memory_mb, NATIVE: "program"}
+        known = {"{source}": files[0][0], "{entry}": entry, "{memory_mb}": memory_mb, NATIVE: "program"}
         words: list[str] = []
         for word in self.run:
             for name, value in known.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 
 from problems.problem import Limits
 from sandbox.java.machine import archive_commands, image_commands, sources
@@ -19,21 +18,8 @@ VIRTUAL_MACHINE = (
 JAVA_PROGRAM = f"{HOME}/bin/java"
 ENVIRONMENT = {"LD_LIBRARY_PATH": f"{HOME}/lib:{HOME}/lib/server"}
 
-_NOT_CODE = re.compile(rb'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.DOTALL)
-_PUBLIC = re.compile(
-    rb"^\s*public\s+(?:(?:abstract|final|sealed|strictfp|static)\s+)*(?:class|interface|enum|record)\s+(\w+)",
-    re.MULTILINE,
-)
-_ANY = re.compile(rb"\b(?:class|interface|enum|record)\s+(\w+)")
 # In a class file's table of names: the method's name and its type.
 _MAIN = (b"\x01\x00\x04main", b"\x01\x00\x16([Ljava/lang/String;)V")
-
-
-def file_name(source: bytes) -> str:
-    """The file that the compiler wants the program in: named as its public class, or else as its first."""
-    code = _NOT_CODE.sub(b" ", source)
-    found = _PUBLIC.search(code) or _ANY.search(code)
-    return f"{found[1].decode('ascii', 'replace') if found and found[1].isascii() else 'Main'}.java"
 
 
 def main_class(files: Files) -> str:
@@ -57,7 +43,6 @@ JAVA = Language(
         r"[^\s:]*\.java:(?P<line>\d+):(?P<column>\d+): (?P<kind>compiler\.err\.[\w.]+)(?P<message>.*)"
     ),
     source_name="Main.java",
-    file_name=file_name,
     artifacts=("*.class",),
     entry=main_class,
     environment=ENVIRONMENT,

@@ -19,7 +19,7 @@ PHP = Language(
     run=(*_PHP, "-d", "memory_limit=-1", "-d", "zend.assertions=1", "{source}"),
     # PHP names no column.
     read_diagnostics=by_pattern(
-        r"(?:PHP )?(?P<kind>Parse error|Fatal error):\s+(?P<message>.*) in [^\s]*program\.php on line (?P<line>\d+)"
+        r"(?:PHP )?(?P<kind>Parse error|Fatal error):\s+(?P<message>\S.*) in [^\s]*program\.php on line (?P<line>\d+)"
     ),
     address_space=4,
     compile_floor=Limits(memory_bytes=256 << 20),

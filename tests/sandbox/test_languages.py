@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from problems.problem import Limits
 from problems.stdio import StdioCase, StdioSuite
 from sandbox import BlockingExecutor, Outcome, Program, Verdict
+from sandbox.compiling import compile_job, run_step
 from sandbox.errors import ImageMissingError
+from sandbox.languages import language_of
 
 from .conftest import open_backend
 
@@ -132,3 +135,32 @@ def test_one_that_does_not_compile_names_line_column_and_class_of_error(execute:
     assert (first.line, first.column) == (line, column), verdict
     assert kind in first.kind
     assert first.message
+
+
+# Heads of what compilers write, each before a text that makes a careless pattern try again and again.
+HEADS = (
+    "Main.java:1:1: compiler.err.", "program.cpp:1:1: error: ", "program.js:1", "SyntaxError: ",
+    "program.ts(1,1): error TS1: ",
+    "PHP Parse error:", "Fatal error: a in ", "program.cs(1,1): error CS1: ", "program.sh: line 1: syntax error", "",
+)  # fmt: skip
+REPEATED = (" ", "\t", "a", "1", "^", ":", " in ", "program.php", "program.js:1", "Error", "\r")
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_what_a_compiler_wrote_is_read_in_linear_time(name: str) -> None:
+    start = time.monotonic()
+    for text in (head + repeated * (50_000 // len(repeated)) for head in HEADS for repeated in REPEATED):
+        language_of(name).read_diagnostics(text)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_no_text_of_a_program_is_looked_through_before_it_is_run(name: str) -> None:
+    """By the client that is, where all other programs would wait for it."""
+    start = time.monotonic()
+    language = language_of(name)
+    for repeated in (b"\n", b" ", b"/* ", b'"', b'"\\', b"public ", b"class ", b"static "):
+        source = b"class M {}" + repeated * (400_000 // len(repeated))
+        compile_job(language, Program(name, source))
+        run_step(language, ((language.source_name, source),), LIMITS)
+    assert time.monotonic() - start < 5
