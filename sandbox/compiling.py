@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from problems.problem import Limits
-from sandbox.judgement import shown
+from sandbox.judgement import UNBEGUN, shown
 from sandbox.languages.definition import Files, Language
 from sandbox.resident.protocol import End, Result
 from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Verdict
@@ -64,6 +64,8 @@ def compiled_of(
     end = End(result.end)
     used = (result.cpu_s, result.wall_s, result.peak_bytes)
     failed = Verdict(Outcome.COMPILE_ERROR, num_cases, (), (), *used, isolation=isolation)
+    if end is End.UNBEGUN:
+        return replace(failed, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=UNBEGUN)
     if end in _ENDS:
         return replace(failed, diagnostics=(Diagnostic(*_ENDS[end]),))
     if not report:

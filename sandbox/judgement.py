@@ -24,6 +24,7 @@ _ENDS = {
     End.MEMORY: (Outcome.MEMORY_LIMIT, "the memory limit"),
     End.OUTPUT: (Outcome.OUTPUT_LIMIT, "the output limit"),
 }
+UNBEGUN = "the judge ended, or took too long, before it handed the program over"
 
 
 @functools.lru_cache(maxsize=256)
@@ -139,6 +140,8 @@ class Uncrossable(Verdict):
 def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolation | None) -> Verdict:
     """The verdict. What the server saw (limits, deaths) goes before what the judge made of it."""
     end = End(result.end)
+    if end is End.UNBEGUN:
+        return replace(infrastructure_error(num_cases, UNBEGUN), isolation=isolation)
     measured = Verdict(
         Outcome.RUNTIME_ERROR,
         num_cases,

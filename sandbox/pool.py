@@ -209,10 +209,11 @@ class SlotPool:
         return merged(suite, verdicts)
 
     async def run_work(self, work: Work) -> Verdict:
-        """Runs it in a slot; again where that is starved, or dies. Never raises for what is run."""
+        """Runs it in a slot; again where that is starved, dies, or never hands the program over. Never raises for what
+        is run."""
         try:
             verdict, end = await self._run_twice_if_slot_dies(work)
-            if end is End.STARVED:
+            if end in (End.STARVED, End.UNBEGUN):
                 # One quiet try, with more time; what comes of it is final.
                 async with self._quiet:
                     verdict, _ = await self._run_twice_if_slot_dies(replace(work, wall_factor=_QUIET_WALL_FACTOR))

@@ -170,7 +170,7 @@ def run(
 ) -> None:
     """Reads the job, judges, writes the report.
 
-    ``suite``: a file that holds the suite's part of the job, or nothing if the job came whole. ``begins``: is closed
+    ``suite``: a file that holds the suite's part of the job, or nothing if the job came whole. ``begins``: gets a byte
     when the program is handed over, at which the program's time begins. ``streams``: the ends of a script's standard
     input and output.
     """

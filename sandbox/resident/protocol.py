@@ -19,7 +19,8 @@ class End(IntEnum):
     STARVED = 3  # the wall limit, and the candidate had been waiting for a processor
     MEMORY = 4  # the candidate used more memory than it may
     OUTPUT = 5  # the candidate printed more than it may
-    BROKEN = 6  # the server could not start the run; the report is a message
+    BROKEN = 6  # the resident compiler ended
+    UNBEGUN = 7  # the judge ended, or took too long, before it handed the program over
 
 
 class Kind(IntEnum):

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, cast
 
 from .wire import Decoder, Encoder, FrameTooLargeError, PeerGoneError, WireError, receive_frame, send_frame
 
+BEGINS = b"."
 TESTS = "tests"
 """Name of the module in which a suite runs."""
 _MAX_LENGTH = 10_000_000
@@ -62,7 +63,7 @@ class Channel:
     """Requests to the candidate, one at a time. All bytes are counted against the output limit."""
 
     def __init__(self, descriptor: int, max_bytes: int, begins: int | None = None) -> None:
-        """``begins``: closed before the first message is sent."""
+        """``begins``: a pipe that gets a byte before the first message is sent."""
         self._descriptor = descriptor
         self._begins = begins
         self._left = max_bytes
@@ -101,6 +102,7 @@ class Channel:
         if self.gone is not None:
             raise self.gone
         if self._begins is not None:
+            os.write(self._begins, BEGINS)
             os.close(self._begins)
             self._begins = None
         try:

@@ -28,6 +28,7 @@ from . import accounts, candidate, judge, lockdown, pair
 from .cleaning import Spent, Sweeper
 from .ending import Ending
 from .protocol import LENGTH, NO_SUITE, ORDER_BYTES, End, Kind, Order, Result
+from .proxies import BEGINS
 from .seccomp import Filter
 from .shelf import Shelf, take_in
 from .wire import PeerGoneError, read_exactly, write_all
@@ -132,6 +133,12 @@ def _out_of_the_way(descriptor: int) -> int:
     return moved
 
 
+def _holds_bytes(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return any(event & select.POLLIN for _, event in poll.poll(0))
+
+
 def _mapped_bytes() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -149,6 +156,7 @@ class Run:
         self._end = End.JUDGED
         self._printed = 0
         self._polled_cpu_s = 0.0
+        self._has_begun = False
         self._oom_kills_before = accounts.oom_kills()
 
     def perform(self) -> None:
@@ -164,7 +172,8 @@ class Run:
         for descriptor in (ours, theirs, prints, begins, *streams):
             os.close(descriptor)
         self._watch(printed, begun, report)
-        is_last = not self._server.sweeper.is_empty()
+        # Of a job that nobody came to hand over, some may still stand where the next order should.
+        is_last = not self._server.sweeper.is_empty() or self._end is End.UNBEGUN
         self._send(report, is_last)
         if is_last:
             os._exit(0)  # the end of process 1 is the surest broom
@@ -241,6 +250,7 @@ class Run:
         is_pair = self._kind is Kind.PAIR
         if is_pair:
             job = pair.job_file(server.orders, order.job_bytes)
+            os.write(begins, BEGINS)
             lockdown.keep_descriptors(channel, report, job)
         else:
             null = _null()
@@ -262,29 +272,32 @@ class Run:
     def _watch(self, printed: int, begun: int, report: int) -> None:
         """Consumes the ends of judge and candidate and what is printed; unblocked by the wall limit at the latest.
 
-        The wall's time begins when the judge closes its end of ``begun``: when it hands the program over, or becomes
-        another program. What it waits for before, an engine that is slow to bring the job, is not the program's doing.
+        The wall's time begins when the judge writes to ``begun``: when it hands the program over, or becomes another
+        program. What it waits for before, an engine that is slow to bring the job, is not the program's doing, nor is
+        it if it ends before.
         """
         order, poll = self._order, select.poll()
         judge_end, candidate_end = Ending(self._judge), Ending(self._candidate)
         judge_end.register(poll)
         candidate_end.register(poll)
         poll.register(printed, select.POLLIN)
-        poll.register(begun, 0)  # hang-up only
+        poll.register(begun, select.POLLIN)
         poll.register(self._server.orders, 0)  # hang-up only: the job itself is the judge's to read
         wall_end, next_tick = self._start + _START_S, self._start + _FIRST_TICK_S
-        has_begun = is_judged = False
+        is_judged = False
         while True:
             now = time.monotonic()
             wait_s = min(max(0.0, min(wall_end, next_tick) - now) + 1e-3, candidate_end.patience_s)
-            ready = {descriptor for descriptor, _ in poll.poll(wait_s * 1e3)}
+            events = dict(poll.poll(wait_s * 1e3))
+            ready = set(events)
             if self._server.orders in ready:
                 os._exit(0)
             if begun in ready:
                 poll.unregister(begun)
-                has_begun, self._start = True, time.monotonic()
-                self._waited_before_s = self._waited_s([self._candidate])
-                wall_end = self._start + order.wall_s
+                if events[begun] & select.POLLIN:  # else the judge is gone
+                    self._has_begun, self._start = True, time.monotonic()
+                    self._waited_before_s = self._waited_s([self._candidate])
+                    wall_end = self._start + order.wall_s
             if not is_judged and judge_end.has_come(ready):
                 if self._kind is not Kind.EXECUTE:
                     break
@@ -296,8 +309,8 @@ class Run:
                 poll.unregister(printed)
             now = time.monotonic()
             if now >= wall_end:
-                self._end = self._end or (self._blocked_or_starved(now) if has_begun else End.STARVED)
-                if not has_begun or self._end is not End.STARVED or now - self._start >= order.longest_wall_s:
+                self._end = self._end or (self._blocked_or_starved(now) if self._has_begun else End.UNBEGUN)
+                if not self._has_begun or self._end is not End.STARVED or now - self._start >= order.longest_wall_s:
                     break
                 self._end, wall_end = End.JUDGED, now + order.wall_s
             if now >= next_tick:
@@ -305,6 +318,8 @@ class Run:
             if self._end:
                 break
         candidate_end.close()
+        # Looked at again: where an end is asked for after the poll, the program may have been handed over in between.
+        self._has_begun = self._has_begun or _holds_bytes(begun)
         self._finish(judge_end, report)
 
     def _count_prints(self, printed: int) -> bool:
@@ -375,6 +390,8 @@ class Run:
             os.kill(self._judge, signal.SIGKILL)
         _, status = os.waitpid(self._judge, 0)
         self._judge_exit = os.waitstatus_to_exitcode(status)
+        if not self._has_begun and self._judge_exit != 0:
+            self._end = End.UNBEGUN
         judge_end.close()
 
     def _account(self, spent: Spent) -> None:

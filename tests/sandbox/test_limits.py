@@ -11,10 +11,12 @@ from typing import Any, cast
 import pytest
 
 from problems.problem import FunctionSuite, Limits
-from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig
+from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig, shipping
 from sandbox.control_groups import new_control_group
+from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import LimitError
-from sandbox.resident.protocol import ORDER_BYTES
+from sandbox.pool import SlotPool
+from sandbox.resident.protocol import ORDER_BYTES, Order, Result
 
 from .conftest import Run, open_backend
 
@@ -93,16 +95,19 @@ def test_memory_is_hard_where_an_embedded_slot_may_have_a_control_group() -> Non
     assert not any(one.exists() for one in made)
 
 
+class LateWriter:
+    """Brings a job two seconds after its order."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self.close = writer.close
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(data[:ORDER_BYTES])
+        asyncio.get_running_loop().call_later(2.0, self._writer.write, data[ORDER_BYTES:])
+
+
 def test_what_the_job_takes_to_arrive_is_not_the_programs_time() -> None:
-    class LateWriter:
-        def __init__(self, writer: asyncio.StreamWriter) -> None:
-            self._writer = writer
-            self.drain = writer.drain
-
-        def write(self, data: bytes) -> None:
-            self._writer.write(data[:ORDER_BYTES])
-            asyncio.get_running_loop().call_later(2.0, self._writer.write, data[ORDER_BYTES:])
-
     suite = FunctionSuite(("f",), "", ("assert f(1) == 2",))
     with open_backend("embedded", slots=1) as executor:
         (slot,) = cast("Any", executor)._executor.pools["python"]._slots
@@ -114,6 +119,41 @@ def test_what_the_job_takes_to_arrive_is_not_the_programs_time() -> None:
     assert verdict.wall_s < 1
     assert asleep.outcome is Outcome.TIME_LIMIT
     assert asleep.wall_s < 2
+
+
+async def test_a_job_that_does_not_arrive_is_no_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    source_of = shipping._source
+    short = lambda name: source_of(name).replace("_START_S = 20.0", "_START_S = 0.5")  # noqa: E731
+    monkeypatch.setattr(shipping, "_source", short)
+
+    class LateSlot(EmbeddedSlot):
+        async def run(self, order: Order, job: bytes, patience_s: float, suite: bytes = b"") -> tuple[Result, bytes]:
+            if self.num_runs:  # after the canary
+                self._connection = replace(self._connection, writer=LateWriter(self._connection.writer))  # type: ignore[arg-type,union-attr]
+            return await super().run(order, job, patience_s, suite)
+
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1)
+    pool = SlotPool(config, lambda: LateSlot(config))
+    await pool.start()
+    try:
+        suite = FunctionSuite(("f",), "", ("assert f(1) == 2",))
+        verdict = await pool.run(Program("python", b"def f(x): return x + 1"), suite, Limits())
+    finally:
+        await pool.close()
+    assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR, verdict
+    assert "handed the program over" in verdict.detail
+
+
+def test_a_suite_beyond_the_judges_memory_is_no_fault_of_the_program() -> None:
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1, judge_memory_bytes=64 << 20)
+    right = Program("python", b"def f(x): return x + 1")
+    with BlockingExecutor(config) as executor:
+        for size in (20 << 20, 40 << 20):  # by way of the shelf, and with the job
+            large = FunctionSuite(("f",), f"data = {'x' * size!r}", ("assert f(1) == 2",))
+            verdict = executor.run(right, large, Limits())
+            assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR, verdict
+            assert "handed the program over" in verdict.detail
+        assert executor.run(right, FunctionSuite(("f",), "", ("assert f(1) == 2",)), Limits()).passed
 
 
 def test_printing_without_end_is_an_output_limit(run: Run) -> None:
