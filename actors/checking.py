@@ -100,7 +100,9 @@ class ProgramChecker:
             return Failed(f"compiler: {verdict.detail}")
         found = verdict.diagnostics
         if problem.language == "python":
-            blamed = tuple(one for one in found if not self.supply_imports or not is_supplied_python(one, problem))
+            blamed = tuple(
+                one for one in found if not self.supply_imports or not is_supplied_python(one, problem, source)
+            )
             notes += [IMPORTS_SUPPLIED] if len(blamed) < len(found) else []
             found = blamed
         errors = tuple((error_class(one), one) for one in found)

@@ -22,6 +22,7 @@ _PACKAGES = (
     "java.nio.file",
 )  # fmt: skip
 JAVA_IMPORTS = "".join(f"import {package}.*; " for package in _PACKAGES).encode()
+_LINE_END = re.compile(rb"\r\n?|\n")
 _UNDEFINED = re.compile(r"undefined name '(.+)'")
 
 
@@ -53,12 +54,19 @@ def without_imports(one: Diagnostic, source: bytes) -> Diagnostic:
     return replace(one, start=moved(one.start), end=moved(one.end), position=position, column=position - line_start + 1)
 
 
-def is_supplied_python(one: Diagnostic, problem: Problem) -> bool:
-    """Whether a message of pyflakes is about a name that the harness provides, or that an import would."""
+def is_supplied_python(one: Diagnostic, problem: Problem, source: bytes) -> bool:
+    """Whether a message of pyflakes about ``source`` is about a name that the harness provides, or an import would.
+
+    An import would provide a module only where something of it is meant: ``math.pi``, but no variable named ``string``.
+    """
     name = _UNDEFINED.search(one.message)
     if name is None:
         return False
-    return name[1] in sys.stdlib_module_names or name[1] in typing.__all__ or name[1] in _set_up(problem)
+    if name[1] in typing.__all__ or name[1] in _set_up(problem):
+        return True
+    line = _LINE_END.split(source)[one.line - 1] if one.line else b""
+    behind = line[one.column - 1 + len(name[1].encode()) :]
+    return name[1] in sys.stdlib_module_names and behind.lstrip().startswith(b".")
 
 
 def _set_up(problem: Problem) -> set[str]:

@@ -319,6 +319,14 @@ def test_python_columns_count_bytes_behind_characters_of_several(compilers):
     assert [token for token, _ in blamed(events)] == [body.encode().index(b")")]
 
 
+def test_a_name_that_only_happens_to_be_a_module_s_is_not_forgiven(compilers):
+    for name in ("string", "array", "copy"):
+        of = problem("python")
+        assert "compiler.unresolved_symbol" in names(scored(compilers, of, [f"    return {name} + a\n".encode()]))
+        used = scored(compilers, of, [f"    return len({name} .of(a))\n".encode()])
+        assert names(used) == {"compiler.compiles", "compiler.imports_supplied"}
+
+
 def test_python_names_that_the_harness_or_an_import_gives_are_forgiven(compilers):
     suite = FunctionSuite(("f",), "", ("assert f(1)",), "import numpy as np\ndef helper(): pass\n")
     of = problem("python")
