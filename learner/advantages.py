@@ -104,7 +104,8 @@ def group_advantages(
         member_groups: their group numbers.
 
     Returns:
-        (advantages, scales): A = (R - mean) * scale; exactly 0 in a group of equal rewards.
+        (advantages, scales): A = (R - mean) * scale; exactly 0 in a group of equal rewards, whose scale is 1: what is
+        still added to such a group (a KL penalty) has no spread to be measured in.
 
     Raises:
         ValueError: a group to be trained has fewer than two members to compare.
@@ -130,7 +131,8 @@ def group_advantages(
         scale = count / (count - 1)
     else:
         squares = zeros.index_add(0, member_index, (members - mean[member_index]).square())
-        scale = 1 / ((squares / (count - 1)).sqrt() + GRPO_EPS)
+        std = (squares / (count - 1)).sqrt()
+        scale = torch.where(std > 0, 1 / (std + GRPO_EPS), 1.0)
     return ((rewards - mean[index]) * scale[index]).to(dtype), scale[index].to(dtype)
 
 

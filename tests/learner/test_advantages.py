@@ -122,6 +122,16 @@ def test_a_group_of_equal_rewards_has_no_advantage_in_double_precision_either():
                 assert compare(baseline, [value] * size, [5] * size) == [0.0] * size
 
 
+def test_under_grpo_a_group_of_equal_rewards_has_the_plain_penalty():
+    rewards, groups = tensor([1.0, 1.0, 1.0, 0.0]), tensor([0, 0, 1, 1])
+    advantages, scales = group_advantages("grpo", rewards=rewards, groups=groups, members=rewards, member_groups=groups)
+    spread = spread_with_penalty(
+        advantages=advantages, scales=scales, penalties=torch.full((4,), -0.02), lengths=torch.ones_like(groups)
+    )
+    # the mixed group: +-1/2 and the penalty over a standard deviation of sqrt(1/2)
+    assert spread.tolist() == pytest.approx([-0.02, -0.02, 0.48 * 2**0.5, -0.52 * 2**0.5], abs=1e-5)
+
+
 def test_a_large_offset_of_all_rewards_costs_no_digits():
     rewards, groups = [0.25, 0.0, 0.5, 3.0, 1.0], [7, 7, 7, 2, 2]
     far = [reward + 2.0**30 for reward in rewards]
