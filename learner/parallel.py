@@ -94,13 +94,18 @@ def shard(module: nn.Module, ranks: Ranks, *, values: Mapping[str, Tensor] | Non
     """
     if ranks.mesh is None:
         return
-    own = {name: tensor.detach().clone() for name, tensor in _tensors(module) if not tensor.is_meta}
+    own = _own_values(module) if values is not None else {}
     for layer in decoder_layers(module):
         fully_shard(layer, mesh=ranks.mesh)
     fully_shard(module, mesh=ranks.mesh)
     if values is not None:
         module.to_empty(device=next(iter(values.values())).device)
         _fill(module, own | dict(values))
+
+
+def _own_values(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of what a copy by ``to_be_sharded`` has beside the values to come: its buffers, a new head."""
+    return {name: tensor.detach().clone() for name, tensor in _tensors(module) if not tensor.is_meta}
 
 
 def to_be_sharded(module: Module, ranks: Ranks) -> Module:

@@ -125,6 +125,13 @@ def test_a_copy_to_be_sharded_holds_no_values_and_keeps_its_ties(tiny_model):
     assert not any(parameter.is_meta for parameter in to_be_sharded(tiny_model, SINGLE).parameters())
 
 
+def test_sharding_a_whole_model_copies_none_of_it(tiny_model, monkeypatch):
+    """A copy beside the whole model, on every rank, would be the largest thing of the whole run."""
+    monkeypatch.setattr("learner.parallel.fully_shard", lambda *_, **__: None)
+    monkeypatch.setattr(torch.Tensor, "clone", lambda tensor, **_: pytest.fail(f"{tuple(tensor.shape)} was copied"))
+    shard(tiny_model, Ranks(0, 2, mesh=create_autospec(DeviceMesh, instance=True)))
+
+
 def test_rows_come_in_multiples_of_the_ranks():
     for costs in ([5] * 7, [9, 1, 1, 1, 1], [10] * 4):
         rows = assign(costs, 10, multiple_of=2)
