@@ -20,7 +20,7 @@ from learner.losses import clipped_value_loss
 from learner.minibatch import PassFigures, RowLoss, minibatches, update
 from learner.optim import ScheduledOptimizer
 from learner.packing import PackedRow, TokenSequence
-from learner.parallel import SINGLE, Ranks
+from learner.parallel import SINGLE, Ranks, reshard
 from learner.scalar_head import ScalarHeadModel
 from problems.identity import derive_seed
 
@@ -36,6 +36,7 @@ def values_of(
     values = torch.zeros(sum(sequence.num_trained for sequence in sequences))
     for row, counts in ranks.rows(sequences, row_tokens):
         values[row.flat] += critic(row)[row.predicting].float() * counts
+    reshard(critic)
     return ranks.total(values)
 
 

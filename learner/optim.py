@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from learner.model_config import OptimizerConfig
-from learner.parallel import local, whole
+from learner.parallel import local, reshard, whole
 from learner.placement import HOST, Place
 
 HEAD_PREFIXES = ("score.", "score_hidden.")  # of learner.scalar_head
@@ -191,12 +191,14 @@ class Undo:
 
     def __init__(self, model: nn.Module, optimizer: ScheduledOptimizer) -> None:
         self._model, self._optimizer = model, optimizer
+        reshard(model)
         trained = [(name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad]
         self._weights = {name: local(tensor.detach()).to(HOST, copy=True) for name, tensor in trained}
         self._snapshot = optimizer.snapshot()
 
     def restore(self) -> None:
         """Puts everything back in place; gradients are cleared."""
+        reshard(self._model)
         with torch.no_grad():
             for name, parameter in self._model.named_parameters():
                 if name in self._weights:

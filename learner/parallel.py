@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from learner.packing import PackedRow, TokenSequence, pack
@@ -130,6 +130,14 @@ def _fill(module: nn.Module, values: Mapping[str, Tensor]) -> None:
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
     return [*module.named_parameters(), *module.named_buffers()]
+
+
+def reshard(module: nn.Module) -> None:
+    """Each rank holds its shards and no more. A pass without a backward pass leaves embeddings and output layer
+    gathered on every rank, where torch awaits a gradient."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()
 
 
 def decoder_layers(module: nn.Module) -> list[nn.Module]:

@@ -23,7 +23,7 @@ from learner.errors import NonFiniteGradientError
 from learner.models import backbone_of
 from learner.optim import ScheduledOptimizer
 from learner.packing import PackedRow, TokenSequence, assign, check_length, check_tokens, pack
-from learner.parallel import SINGLE, Ranks, shard
+from learner.parallel import SINGLE, Ranks, reshard, shard
 from learner.placement import compute_device, settle
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import ScalarHeadModel
@@ -211,4 +211,5 @@ def readings_of(
         for start, member in zip(starts, row.members, strict=True):
             here = torch.tensor(places[member], dtype=torch.int64)
             read[begins[member] : begins[member + 1]] = numbers[start + here].double()
+    reshard(model)
     return np.split(ranks.total(read).numpy(), begins[1:-1]) if counts else []

@@ -26,7 +26,7 @@ from learner.lora import AdapterOff
 from learner.mismatch import matching_trajectories, truncated_importance
 from learner.normalise import RunningMoments
 from learner.packing import TokenSequence
-from learner.parallel import SINGLE, Ranks
+from learner.parallel import SINGLE, Ranks, reshard
 from learner.policy import Policy
 from learner.ragged import owner, places
 from learner.rewards import with_penalty
@@ -74,6 +74,7 @@ def logprobs_of(
     logprobs = torch.zeros(sum(sequence.num_trained for sequence in sequences))
     for row, counts in ranks.rows(sequences, row_tokens):
         logprobs[row.flat] += policy(row).logprobs.float() * counts
+    reshard(policy.policy if isinstance(policy, AdapterOff) else policy)
     return ranks.total(logprobs)
 
 

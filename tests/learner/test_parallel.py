@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
+from learner.config import Correction
 from learner.models import load_causal_lm
 from learner.packing import assign
 from learner.parallel import SINGLE, Ranks, decoder_layers, shard, to_be_sharded
@@ -104,6 +105,12 @@ def test_two_ranks_fine_tune_as_one_and_stop_together(results):
 
 def test_two_ranks_train_the_same_adapter_as_one(results):
     same(two_ranks.adapt(SINGLE), results[2]["lora"])
+
+
+def test_two_ranks_undo_a_step_of_a_gradient_that_is_not_finite(results):
+    """Before its updates the critic and, under a correction, the policy make a pass without a backward pass."""
+    of_one = [two_ranks.undo(SINGLE, correction) for correction in (None, Correction())]
+    assert results[2]["undone"] == of_one == [{"named": ("run/ppo/0/p2/1/0",), "changed": []}] * 2
 
 
 def test_two_ranks_train_the_same_reward_model_as_one(results):

@@ -1,15 +1,20 @@
 """Run by test_parallel.py in processes of their own: one PPO run on some ranks, its results written by the first."""
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from transformers import PreTrainedModel
 
-from learner.config import GAE, CriticConfig, PPOConfig, SFTConfig
+from learner import losses
+from learner.config import GAE, Correction, CriticConfig, PPOConfig, SFTConfig
+from learner.errors import NonFiniteGradientError
 from learner.filter_config import BestWorst
 from learner.lora import plain_weights
 from learner.model_config import ComputeConfig, LoRAConfig, NewModelConfig, OptimizerConfig
@@ -123,6 +128,33 @@ def adapt(ranks: Ranks) -> dict[str, torch.Tensor]:
     return weights(adapter)
 
 
+def undo(ranks: Ranks, correction: Correction | None) -> dict[str, object]:
+    """A step whose gradient is no number once one update is made: whom it names, and what it leaves changed."""
+    trained = PPOLearner(
+        model(), CONFIG.model_copy(update={"correction": correction, "whiten_advantages": False}), ranks=ranks
+    )
+    groups, original = batch(0), losses.clipped_policy_loss
+    # of all advantages only those of this trajectory are above 30: a new critic says 0
+    groups[2][1] = dataclasses.replace(groups[2][1], events=(RewardEvent("tests", 77.0),))
+
+    def poisoned(**arguments: Any) -> losses.PolicyLoss:
+        result = original(**arguments)
+        bad = trained.policy_optimizer.num_steps > 0 and bool((arguments["advantages"] > 30).any())
+        return result._replace(loss=result.loss * float("nan")) if bad else result
+
+    def held() -> dict[str, torch.Tensor]:
+        models = {"policy": trained.policy, "critic": trained.critic}
+        return {f"{of}.{name}": t.clone() for of, m in models.items() if m for name, t in plain_weights(m)}
+
+    before, named = held(), ()
+    with patch.object(losses, "clipped_policy_loss", poisoned):
+        try:
+            trained.step(groups)
+        except NonFiniteGradientError as error:
+            named = error.trajectories
+    return {"named": named, "changed": [name for name, tensor in held().items() if not tensor.equal(before[name])]}
+
+
 def score_pairs(folder: Path, ranks: Ranks) -> dict[str, object]:
     """A reward model on five ragged pairs, three in a step: its last loss, its scores, and its folder."""
     rng = np.random.default_rng(7)
@@ -154,6 +186,7 @@ def main(rank: str, folder: str, other_checkpoint: str) -> None:
         "sft": fine_tune(Path(folder), ranks),
         "lora": adapt(ranks),
         "reward": score_pairs(Path(folder), ranks),
+        "undone": [undo(ranks, correction) for correction in (None, Correction())],
     }
     if ranks.is_first:
         torch.save(results, Path(folder) / "results.pt")
