@@ -94,6 +94,8 @@ class ScheduledOptimizer:
     def _move_parameters(self) -> None:
         """AdamW's step; with moments in host memory one parameter at a time, so that few are on the device at once."""
         if self._states == "device":
+            for parameter in self._parameters:  # loaded or restored while their model waited in host memory
+                self._place_moments(parameter, parameter.device)
             self._adamw.step()
             return
         gradients = [(parameter, parameter.grad) for parameter in self._parameters]
@@ -106,7 +108,7 @@ class ScheduledOptimizer:
             parameter.grad = None
 
     def _place_moments(self, parameter: nn.Parameter, device: torch.device) -> None:
-        moments = self._adamw.state[parameter]
+        moments = self._adamw.state.get(parameter, {})
         for name, value in moments.items():
             moments[name] = value.to(device)
 

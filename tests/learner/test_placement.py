@@ -70,6 +70,22 @@ def test_moments_lie_where_their_field_says(states, kind):
         assert set(held) == {"cpu"}
 
 
+@pytest.mark.usefixtures("fake_devices")
+def test_moments_that_were_restored_while_their_model_waited_come_to_the_device_with_it():
+    """A critic whose placement is ``host``, after a resume or an undone step."""
+    model = nn.Linear(4, 4, device=DEVICE)
+    optimizer = ScheduledOptimizer(model, OptimizerConfig())
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer._move_parameters()
+    for parameter in model.parameters():
+        optimizer._place_moments(parameter, HOST)  # as torch does to those of a model that lies there
+    found = []
+    optimizer._adamw.step = lambda: found.append(set(optimizer.moment_bytes()))
+    optimizer._move_parameters()
+    assert found == [{"meta"}]
+
+
 def test_moments_in_host_memory_change_no_number():
     torch.manual_seed(0)
     models = [nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2)) for _ in range(2)]
