@@ -75,7 +75,8 @@ def warm_up(
         Explained variance on the held-out rollouts over all tokens, at the first and at the last token, and on those
         trained on; the last loss; tokens passed.
     """
-    returns, optimizer = _returns(train, config), ScheduledOptimizer(critic, settings.warmup_optimizer)
+    returns = _returns(train, config)
+    optimizer = ScheduledOptimizer(critic, settings.warmup_optimizer, states=config.compute.optimizer_states)
     if is_new:
         critic.set_bias(float(returns.mean()))
     row_loss = value_row_loss(critic, old_values=returns, returns=returns, clip=None)

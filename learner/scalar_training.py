@@ -91,7 +91,7 @@ class ScalarTrainer:
         self.model = model.compute_as(config.compute) if isinstance(model, ScalarHeadModel) else model
         settle(model, compute_device(config.compute.device))
         shard(model, ranks)
-        self.optimizer = ScheduledOptimizer(model, config.optimizer)
+        self.optimizer = ScheduledOptimizer(model, config.optimizer, states=config.compute.optimizer_states)
         self._examples = examples
         self._objective = objective
         self._ranks = ranks

@@ -12,8 +12,12 @@ from torch.optim import AdamW
 from learner.config import GAE, CriticConfig, KLConfig, PPOConfig
 from learner.model_config import ComputeConfig, OptimizerConfig
 from learner.optim import ScheduledOptimizer
+from learner.packing import as_sequence
 from learner.placement import HOST, at_work, compute_device, settle
 from learner.ppo import PPOLearner
+from learner.scalar_config import ScalarTrainingConfig
+from learner.scalar_head import ScalarHeadModel
+from learner.scalar_training import ScalarTrainer
 
 DEVICE = torch.device("meta")
 
@@ -84,6 +88,28 @@ def test_moments_that_were_restored_while_their_model_waited_come_to_the_device_
     optimizer._adamw.step = lambda: found.append(set(optimizer.moment_bytes()))
     optimizer._move_parameters()
     assert found == [{"meta"}]
+
+
+def test_trainers_on_examples_and_the_critics_warm_up_lay_moments_where_their_field_says(
+    tiny_model, make_trajectory, monkeypatch
+):
+    asked = []
+
+    def asked_for(*arguments, states="device"):
+        asked.append(states)
+        return ScheduledOptimizer(*arguments, states=states)
+
+    for module in ("critic", "scalar_training"):
+        monkeypatch.setattr(f"learner.{module}.ScheduledOptimizer", asked_for)
+    for states in ("device", "host"):
+        compute, rows = ComputeConfig(optimizer_states=states), {"row_tokens": 64, "max_trajectory_tokens": 32}
+        settings = PPOConfig(advantage=GAE(critic=CriticConfig(warmup_steps=1)), compute=compute, num_steps=4, **rows)
+        rollouts = [make_trajectory(0, i, reward=float(i)) for i in range(3)]
+        PPOLearner(copy.deepcopy(tiny_model), settings).warm_up_critic(rollouts, rollouts)
+        examples = [(as_sequence(rollout),) for rollout in rollouts]
+        model = ScalarHeadModel.from_causal_lm(tiny_model)
+        ScalarTrainer(model, ScalarTrainingConfig(compute=compute), examples, lambda numbers, *_: numbers.sum())
+    assert asked == ["device", "device", "host", "host"]
 
 
 def test_moments_in_host_memory_change_no_number():
