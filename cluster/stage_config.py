@@ -391,8 +391,8 @@ class LineLabelsStage(StageBase):
     completions: int = Field(default=20, ge=1)
     """K: completions of a prefix. It is good if any of them passes."""
     max_completions: int | None = Field(default=None, ge=1)
-    """Budget of the stage. A search begins only if what is left pays for its longest course; answers without one are
-    counted and not labelled. Null: none."""
+    """Budget of the stage, in equal shares for its policies; what one leaves goes to the next. A search begins only if
+    what is left pays for its longest course; answers without one are counted and not labelled. Null: none."""
     max_in_flight: int = Field(default=512, ge=1)
     """Completions that are sampled at the same time, of all searches together."""
 

@@ -40,7 +40,6 @@ async def label_lines(context: RunContext, stage: LineLabelsStage, folder: Stage
     if len(digests) > 1:
         raise ConfigError(f"stages.{stage.name}: its policies and its completer have different tokenizers")
     records = ProbeRecords(folder)
-    budget = Budget(stage.max_completions, records.num_completions)
     counts: Counter[str] = Counter()
     labelled: list[LabelledAnswer] = []
     search_s = 0.0
@@ -53,6 +52,7 @@ async def label_lines(context: RunContext, stage: LineLabelsStage, folder: Stage
             context.generators, context.executors, style=loaded.style, token_bytes=loaded.token_bytes,
             sampling=stage.sampling, max_in_flight=stage.max_in_flight,
         )  # fmt: skip
+        budget = Budget(_share_until(stage, index), records.num_completions)
         searches = Searches(context.config.name, stage, index, prober, records, budget, counts)
         context.panel.begin(stage.name, 1.0)
         begun = time.monotonic()
@@ -63,6 +63,13 @@ async def label_lines(context: RunContext, stage: LineLabelsStage, folder: Stage
         raise ConfigError(f"stages.{stage.name}: no answer could be labelled ({dict(counts)})")
     write_labels(folder.root / LABELS, labelled, digests.pop())
     return _figures(labelled, counts) | {"search_s": round(search_s, 1)}
+
+
+def _share_until(stage: LineLabelsStage, policy: int) -> int | None:
+    """Completions for the policies up to this one: each has the same share, and what earlier ones left."""
+    if stage.max_completions is None:
+        return None
+    return stage.max_completions * (policy + 1) // len(stage.policies)
 
 
 def _models(stage: LineLabelsStage) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,6 +152,16 @@ async def test_a_budget_labels_what_it_pays_for(tmp_path: Path) -> None:
     figures = await label_lines(context, labels_stage(max_completions=30), context.folder.stage("labels"), 0)
     assert figures["num_completions"] <= 30
     assert figures["num_over_budget"] > 0
+    spent: Counter[str] = Counter()
+    for answer in read_labels(*_labels(context)):
+        spent[answer.policy] += answer.num_completions
+    assert 0 < spent["stage:a"] <= 15  # its half
+    assert spent["stage:b@5"] > 0
+
+
+def _labels(context: RunContext) -> tuple[Path, str]:
+    path = context.folder.stage("labels").root / LABELS
+    return path, _tokenizer(path)
 
 
 class InThread:
