@@ -65,7 +65,8 @@ class Relay:
         if ticket.get("node", node_id) == node_id:
             return ticket
         digest, copying = self._copies.get(node_id, ("", None))
-        if copying is None or digest != ticket["digest"]:
+        has_failed = copying is not None and copying.done() and copying.exception() is not None
+        if copying is None or has_failed or digest != ticket["digest"]:
             copying = asyncio.create_task(self._copy(ticket, node_id))
             self._copies[node_id] = ticket["digest"], copying
         return await asyncio.shield(copying)  # who gives up waiting does not end it for the others
