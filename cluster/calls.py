@@ -16,6 +16,9 @@ T = TypeVar("T")
 MAX_CONCURRENCY = 4096
 """Calls that an actor of a pool answers at the same time."""
 
+STORE_ERRORS = (ObjectStoreFullError, OutOfDiskError)
+"""Ray's errors that say the same of the driver as of an actor: they are nobody's death."""
+
 FULL_STORE = (
     "Ray's object store is full, and so is the disk that it spills to; give its nodes more (ray start "
     "--object-store-memory), or the disk under /tmp/ray"
@@ -44,7 +47,7 @@ async def within(awaitable: Awaitable[Any], timeout_s: float, who: str, what: st
             return await awaitable
     except TimeoutError:
         raise LostActorError(f"{who} did not {what} within {timeout_s:g} s") from None
-    except (ObjectStoreFullError, OutOfDiskError) as error:
+    except STORE_ERRORS as error:
         raise ActorError(f"{who} could not {what}: {FULL_STORE}") from error
     except RayTaskError as error:
         raise ActorError(f"{who} could not {what}: {sentence_of(error)}") from error

@@ -15,8 +15,8 @@ from ray.exceptions import RayError, RayTaskError
 
 from actors.executor import Executed, Execution, ExecutorWorker
 from cluster.actor_config import ExecutorsConfig, SupervisionConfig
-from cluster.calls import MAX_CONCURRENCY, within
-from cluster.errors import LostActorError
+from cluster.calls import FULL_STORE, MAX_CONCURRENCY, STORE_ERRORS, within
+from cluster.errors import ActorError, LostActorError
 from cluster.placement import SANDBOX_RESOURCE
 from cluster.presence import Present, refuse_other_versions
 from cluster.roster import Member, Report, Roster, sentence_of, unheard, unless_given_up
@@ -171,6 +171,8 @@ class ExecutorPool:
     async def _run_on(self, member: Member, work: Execution) -> Executed:
         try:
             executed: Executed = await unless_given_up(member.given_up, member.handle.run.remote(work))
+        except STORE_ERRORS as error:  # a large suite did not leave the driver: no executor and no program is to blame
+            raise ActorError(f"{member} could not run programs: {FULL_STORE}") from error
         except RayTaskError as error:
             executed = _not_run(work, f"{member}: {sentence_of(error)}")
         except RayError as error:

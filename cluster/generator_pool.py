@@ -17,7 +17,7 @@ from actors.engine import engine_environment
 from actors.errors import EngineDiedError, EngineUnavailableError, WeightsLostError
 from actors.generator import GenerationRequest, GenerationResult, Generator
 from cluster.actor_config import GeneratorsConfig, SupervisionConfig
-from cluster.calls import MAX_CONCURRENCY, within
+from cluster.calls import FULL_STORE, MAX_CONCURRENCY, STORE_ERRORS, within
 from cluster.errors import ActorError, LostActorError
 from cluster.placement import SHARE
 from cluster.presence import Present, refuse_other_versions
@@ -326,11 +326,13 @@ class GeneratorPool:
 
     async def _stream_from(self, member: Member, requests: Sequence[GenerationRequest]) -> AsyncIterator[Generated]:
         given_up = member.given_up
-        stream = member.handle.stream_group.options(num_returns="streaming").remote(member.who, requests)
-        iterator = aiter(stream)
         try:
+            stream = member.handle.stream_group.options(num_returns="streaming").remote(member.who, requests)
+            iterator = aiter(stream)
             for _ in requests:
                 yield await unless_given_up(given_up, _next(iterator))
+        except STORE_ERRORS as error:
+            raise ActorError(f"{member} could not sample: {FULL_STORE}") from error
         except RayTaskError as error:
             if not isinstance(error.cause, _ENGINE_GONE):
                 raise ActorError(f"{member} could not sample: {sentence_of(error)}") from error

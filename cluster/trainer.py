@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from ray.exceptions import ObjectStoreFullError, OutOfDiskError
-
 from actors.trainer import TrainerWorker
 from cluster.actor_config import SupervisionConfig
-from cluster.calls import FULL_STORE, within
+from cluster.calls import FULL_STORE, STORE_ERRORS, within
 from cluster.errors import ActorError, LostActorError, TrainerLostError
 from cluster.placement import SHARE
 from cluster.presence import Present, refuse_other_versions
@@ -63,7 +61,7 @@ class RankGroup:
         """The same call to every rank; the first one's answer. Raises TrainerLostError, ActorError if one refused."""
         try:
             calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
-        except (ObjectStoreFullError, OutOfDiskError) as error:  # the arguments did not even leave the driver
+        except STORE_ERRORS as error:  # the arguments did not even leave the driver
             raise ActorError(f"{self._who} could not {what}: {FULL_STORE}") from error
         return await self._together(list(zip(self._names, calls, strict=True)), what, timeout_s)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ray.exceptions import ObjectStoreFullError
 
 from actors.errors import WeightsCorruptedError
 from actors.executor import Executed, Execution
@@ -43,6 +44,19 @@ async def sample(pool: GeneratorPool, requests: list[GenerationRequest]) -> dict
 
 def generators(cluster: Cluster, **config: Any) -> GeneratorPool:
     return GeneratorPool(GeneratorsConfig(**config), QUICK, cluster.report)
+
+
+class FullStore:
+    """A method of an actor whose arguments find no room in the driver's object store."""
+
+    def options(self, **_: Any) -> FullStore:
+        return self
+
+    def remote(self, *_: Any) -> Any:
+        raise ObjectStoreFullError
+
+
+full_store = FullStore()
 
 
 async def test_what_a_dead_generator_held_is_sampled_elsewhere_with_the_same_draws(monkeypatch) -> None:
@@ -290,6 +304,17 @@ async def test_a_node_with_other_versions_is_refused_in_one_sentence(monkeypatch
     assert cluster.handles[0].dead.is_set()
 
 
+async def test_a_full_object_store_is_no_fault_of_a_generator(monkeypatch) -> None:
+    cluster = Cluster(monkeypatch, lambda _: StandInGenerator(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    monkeypatch.setattr(cluster.handles[0], "stream_group", full_store, raising=False)
+    with pytest.raises(ActorError, match=r"^generator-0 .* could not sample: Ray's object store is full"):
+        await sample(pool, group("p"))
+    assert [member.held for member in pool.roster.serving] == [0]
+    assert cluster.reported("lost") == []
+
+
 # --- executors
 
 
@@ -350,6 +375,24 @@ async def test_a_problem_that_kills_three_executors_is_set_aside_and_the_others_
     (reported,) = cluster.reported("set aside")
     assert reported.startswith("problem poison: its programs were in flight when executor-")
     assert sum("poison/1" in handle.actor.seen for handle in cluster.handles) == 0
+
+
+async def test_a_full_object_store_is_one_sentence_and_no_executor_and_no_problem_is_blamed(monkeypatch) -> None:
+    async def behave(index: int, name: str) -> Outcome:  # noqa: ARG001
+        return Outcome.PASSED
+
+    cluster = sandboxes(monkeypatch, behave)
+    pool = executors(cluster, 2)
+    await pool.start()
+    for handle in cluster.handles:
+        monkeypatch.setattr(handle, "run", full_store, raising=False)
+    with pytest.raises(ActorError, match=r"^executor-0 .* could not run programs: Ray's object store is full"):
+        await pool.run(work("p"))
+    assert len(pool.roster.serving) == 2
+    assert cluster.reported("lost") == []
+    for handle in cluster.handles:
+        monkeypatch.delattr(handle, "run")
+    assert (await pool.run(work("p"))).verdict.outcome is Outcome.PASSED
 
 
 async def test_a_fault_is_tried_once_more_on_another_executor_and_then_stands(monkeypatch) -> None:
