@@ -129,7 +129,7 @@ class Roster:
         self.serving: list[Member] = []
         self._benched: list[Member] = []  # alive and not served: late with weights
         self._leaving: list[Member] = []
-        self._num_starting = 0
+        self._starts: list[asyncio.Task[None]] = []  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()  # starts, ends and checks in progress
         self._checks: asyncio.Task[None] | None = None
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -145,9 +145,7 @@ class Roster:
         self._target = count
         try:
             async with asyncio.TaskGroup() as starts:
-                for _ in range(count):
-                    self._num_starting += 1
-                    starts.create_task(self._start_first())
+                self._starts += [starts.create_task(self._start()) for _ in range(count)]
         except BaseException as error:
             self._target = 0
             raise (error.exceptions[0] if isinstance(error, ExceptionGroup) else error) from error
@@ -237,12 +235,17 @@ class Roster:
     def _round(self) -> None:
         for task in [task for task in self._tasks if task.done()]:
             self._tasks.discard(task)
-            task.result()  # an error that is not ours to bear ends the run
-        missing = self._target - len(self.serving) - len(self._benched) - self._num_starting
-        for _ in range(missing):
-            self._num_starting += 1
-            self._spawn(self._start_again())
-        for member in sorted(self.serving, key=lambda member: member.held)[: max(0, -missing)]:
+            if not task.cancelled():
+                task.result()  # an error that is not ours to bear ends the run
+        self._starts = [task for task in self._starts if not task.done()]
+        alive = len(self.serving) + len(self._benched)
+        wanted = max(0, self._target - alive)  # of those that start
+        for task in self._starts[wanted:]:
+            task.cancel()
+        for _ in range(wanted - len(self._starts)):
+            self._starts.append(self._spawn(self._start_again()))
+        surplus = min(alive - self._target, len(self.serving) - 1)  # late ones do not serve yet: never the last that does
+        for member in sorted(self.serving, key=lambda member: member.held)[: max(0, surplus)]:
             self._let_go(member)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -267,28 +270,19 @@ class Roster:
             member.give_up("it leaves, and what it holds is handed back")
             await self._end(member)
 
-    async def _start_first(self) -> None:
-        try:
-            await self._start()
-        finally:
-            self._num_starting -= 1
-
     async def _start_again(self) -> None:
         """A new member, tried until it comes up. Raises if none serves and several in a row did not."""
         delay_s = self._config.restart_delay_s
-        try:
-            while len(self.serving) + len(self._benched) < self._target:
-                try:
-                    return await self._start()
-                except ActorError as error:
-                    self._failed_starts += 1
-                    self._report(self._trade.name, "did not start", str(error))
-                    if not self.serving and self._failed_starts >= self._config.max_failed_starts:
-                        raise
-                await asyncio.sleep(delay_s)
-                delay_s = min(2 * delay_s, self._config.max_restart_delay_s)
-        finally:
-            self._num_starting -= 1
+        while len(self.serving) + len(self._benched) < self._target:
+            try:
+                return await self._start()
+            except ActorError as error:
+                self._failed_starts += 1
+                self._report(self._trade.name, "did not start", str(error))
+                if not self.serving and self._failed_starts >= self._config.max_failed_starts:
+                    raise
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, self._config.max_restart_delay_s)
 
     async def _start(self) -> None:
         who = f"{self._trade.name}-{next(self._numbers)}"

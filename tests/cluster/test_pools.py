@@ -221,6 +221,28 @@ async def test_a_generator_that_leaves_finishes_what_it_holds_or_hands_it_back(m
     assert not cluster.handles[0].dead.is_set()
 
 
+async def test_scaling_back_while_others_start_ends_those_and_lets_nobody_go(monkeypatch) -> None:
+    class NeverUp(StandInGenerator):
+        async def start_engine(self, model_path: str, version: WeightsVersion) -> None:  # noqa: ARG002
+            await asyncio.Event().wait()
+
+    cluster = Cluster(monkeypatch, lambda n: (NeverUp if n else StandInGenerator)(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster) as watch:
+        pool.scale(4)
+        await until(lambda: sum("start_engine" in handle.calls for handle in cluster.handles) == 4)
+        pool.scale(2)
+        await until(lambda: [handle.dead.is_set() for handle in cluster.handles] == [False, False, True, True])
+        pool.scale(1)
+        await until(lambda: cluster.handles[1].dead.is_set())
+        await asyncio.sleep(3 * QUICK.health_every_s)
+        assert [member.who for member in pool.roster.serving] == ["generator-0"]
+        assert not watch.done()
+    assert cluster.reported("leaves") == []
+    assert len(cluster.handles) == 4
+
+
 async def test_a_generator_that_joins_takes_its_share_of_what_waits_in_the_order_of_coming(monkeypatch) -> None:
     """Each samples 2 at a time and holds 4, one group of 4: the other 9 groups wait for whoever has room."""
     slow = StandInConfig(tokens_per_s=200.0, mean_tokens=1e6, max_num_seqs=2)
