@@ -244,7 +244,7 @@ class Roster:
             task.cancel()
         for _ in range(wanted - len(self._starts)):
             self._starts.append(self._spawn(self._start_again()))
-        surplus = min(alive - self._target, len(self.serving) - 1)  # late ones do not serve yet: never the last that does
+        surplus = min(alive - self._target, len(self.serving) - 1)  # the late serve not yet: never the last that does
         for member in sorted(self.serving, key=lambda member: member.held)[: max(0, surplus)]:
             self._let_go(member)
 
@@ -275,12 +275,14 @@ class Roster:
         delay_s = self._config.restart_delay_s
         while len(self.serving) + len(self._benched) < self._target:
             try:
-                return await self._start()
+                await self._start()
             except ActorError as error:
                 self._failed_starts += 1
                 self._report(self._trade.name, "did not start", str(error))
                 if not self.serving and self._failed_starts >= self._config.max_failed_starts:
                     raise
+            else:
+                return
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, self._config.max_restart_delay_s)
 
