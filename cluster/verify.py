@@ -71,20 +71,28 @@ def verify_run(root: Path) -> list[StageAccount]:
         raise RunFolderError(f"{root} holds no run: there is no config.yaml in it")
     config = yaml.safe_load(config_file.read_text(encoding="utf-8"))
     stages = [stage for stage in config["stages"] if stage["kind"] == "ppo"]
-    begun = [stage for stage in stages if (root / "stages" / stage["name"] / "ledger.jsonl").exists()]
+    begun = [stage for stage in stages if _has_begun(StageFolder(root / "stages" / stage["name"]))]
     return [_account(root, config["name"], stage) for stage in begun]
+
+
+def _has_begun(folder: StageFolder) -> bool:
+    """Whether there is anything to account for: one file of it that is missing must not hide the others."""
+    traces = [*folder.trajectories.glob("step-*.parquet"), *(folder.root / STEPS_FOLDER).glob("L*.jsonl")]
+    return folder.ledger.exists() or folder.manifest() is not None or bool(traces)
 
 
 def _account(root: Path, run: str, stage: Mapping[str, Any]) -> StageAccount:
     folder = StageFolder(root / "stages" / stage["name"])
+    account = StageAccount(stage["name"])
+    if not folder.ledger.exists():
+        account.lost.append("ledger.jsonl is not there")
     records = read_lines(folder.ledger)
     segments = surviving_segments(records)
-    account = StageAccount(stage["name"])
     offered_places: dict[int, dict[TrajectoryId, OfferedRow]] = {}
     offers = _Offers(Counter(), Counter())
     for segment in segments:
         steps = steps_of(folder.ledger, segment)
-        _check_contiguous(account, segment, steps)
+        _check_contiguous(account, segment, steps, _least_end(folder, records, segment))
         for step in steps:
             rows = _read_rows(account, folder, step)
             _check_step(account, step, rows, offers)
@@ -142,8 +150,22 @@ def _lineages(segments: Sequence[Segment]) -> set[int]:
     return {segment.lineage for segment in segments}
 
 
-def _check_contiguous(account: StageAccount, segment: Segment, steps: Sequence[Step]) -> None:
-    """Every step after the segment's start, each once and in order, up to its end."""
+def _least_end(folder: StageFolder, records: Sequence[Mapping[str, Any]], segment: Segment) -> int:
+    """The step up to which a segment must have records: its end, or what the driver's own files say was reached.
+
+    The newest journal may be of a step in progress; those before it are of steps that were made.
+    """
+    if segment.end is not None:
+        return segment.end
+    saved = [WeightsVersion.parse(record["version"]) for record in records if record["kind"] == "checkpoint"]
+    reached = [version.step for version in saved if version.lineage == segment.lineage]
+    journals = folder.trajectories.glob(f"step-*.L{segment.lineage}.parquet")
+    reached += [int(path.name.removeprefix("step-").partition(".")[0]) for path in journals]  # steps before its own
+    return max(reached, default=0)
+
+
+def _check_contiguous(account: StageAccount, segment: Segment, steps: Sequence[Step], end: int) -> None:
+    """Every step after the segment's start, each once and in order, at least up to ``end``."""
     expected = segment.start
     for step in steps:
         expected += 1
@@ -153,7 +175,7 @@ def _check_contiguous(account: StageAccount, segment: Segment, steps: Sequence[S
         for missing in range(expected, step.version.step):
             account.lost.append(f"step {WeightsVersion(segment.lineage, missing)} has no record")
         expected = step.version.step
-    for missing in range(expected + 1, (segment.end or expected) + 1):
+    for missing in range(expected + 1, end + 1):
         account.lost.append(f"step {WeightsVersion(segment.lineage, missing)} has no record")
 
 

@@ -213,6 +213,28 @@ def test_a_stage_that_says_it_is_done_too_early_has_lost_steps(run: Run) -> None
     assert any("done after 3 of 4" in what for what in run.account().lost)
 
 
+def test_a_ledger_that_is_not_there_hides_nothing(run: Run) -> None:
+    run.finish()
+    run.ledger.unlink()
+    assert "ledger.jsonl is not there" in run.account().lost
+    assert CliRunner().invoke(app, ["verify", str(run.root)]).exit_code == 1
+    (run.stage / "manifest.json").unlink()
+    assert "ledger.jsonl is not there" in run.account().lost
+
+
+def test_records_that_were_cut_off_are_missed_by_what_the_driver_wrote(run: Run) -> None:
+    """The newest journal may be of a step in progress; the one before it, and a checkpoint, may not."""
+    run.record(1, 1, lambda _: None)
+    assert run.account().lost == []
+    Ledger(run.ledger).checkpoint(WeightsVersion(0, 9))  # of an abandoned lineage
+    assert run.account().lost == []
+    run.record(1, 0, lambda _: None)
+    assert run.account().lost == ["step L1.S3 has no record"]
+    steps_file(run.ledger, 1).unlink()
+    Ledger(run.ledger).checkpoint(WeightsVersion(1, 4))
+    assert run.account().lost == ["step L1.S3 has no record", "step L1.S4 has no record"]
+
+
 def test_the_command_says_it_in_lines_and_by_its_exit_code(run: Run) -> None:
     sound = CliRunner().invoke(app, ["verify", str(run.root)])
     assert sound.exit_code == 0
