@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from actors.errors import WeightTransportError
 from actors.executor import Execution
 from actors.lines import append_line
 from actors.terms import RewardTerm
 from actors.weights import ShmSender, bucketed
 from cluster.actor_config import Colocated, GeneratorsConfig
 from cluster.config import RunConfig
+from cluster.errors import ActorError
 from cluster.executor_pool import ExecutorPool
 from cluster.generator_pool import GeneratorPool
 from cluster.inputs import resolve_model
@@ -73,23 +75,32 @@ class RunContext:
         """The tokenizer in a model's folder."""
         return load_tokenizer(model, self.config.prompt)
 
-    async def serve(self, model: Path, version: WeightsVersion) -> None:
+    async def serve(self, model: Path, version: WeightsVersion, *, others_follow: bool = False) -> None:
         """Makes the generators sample with the weights in ``model``: by a push where the shape is the same, and the
-        engines take files."""
+        engines take files. ``others_follow``: weights of that shape are pushed next; engines that serve wait for them.
+        """
         shape = _shape(model)
         takes_files = self.config.generators.engine.weight_transport in ("per_node", "shm")
         if self.generators.running and shape == self._served_shape and takes_files:
-            await self.generators.push(self.publish_folder(model, version), version)
+            if not (others_follow and self.generators.roster.serving):
+                await self.generators.push(await self._published(model, version), version)
             return
         await self.generators.stop()
         await self.generators.start(model, version)
         self._served_shape = shape
 
-    def publish_folder(self, model: Path, version: WeightsVersion) -> dict[str, str]:
-        """Publishes the weights of a Hugging Face folder for a push."""
-        if self._sender is None:
-            self._sender = ShmSender(self.config.name)
-        return of_this_node(self._sender.publish(version, bucketed(_tensors(model))))
+    async def _published(self, model: Path, version: WeightsVersion) -> dict[str, str]:
+        """The ticket of a Hugging Face folder's weights. Raises ActorError where they do not fit."""
+
+        def publish() -> dict[str, str]:
+            if self._sender is None:
+                self._sender = ShmSender(self.config.name)
+            return self._sender.publish(version, bucketed(_tensors(model)))
+
+        try:
+            return of_this_node(await asyncio.to_thread(publish))  # gigabytes: health checks go on meanwhile
+        except WeightTransportError as error:
+            raise ActorError(f"the driver could not publish {model}: {error}") from error
 
     def rollout(
         self, loaded: LoadedTokenizer, sampling: SamplingConfig, terms: list[RewardTerm], *, execute_cut: bool

@@ -106,6 +106,16 @@ def test_secrets_reach_the_heads_pod_alone() -> None:
     assert not any("envFrom" in container for container in workers)
 
 
+def test_whoever_publishes_weights_has_shared_memory_for_them() -> None:
+    """The driver on the head publishes what a stage begins with; a container's own shared memory is 64 MiB."""
+    found = groups()
+    for group in (manifest("raycluster.yaml")["spec"]["headGroupSpec"], found["learner"], found["generator"]):
+        pod = group["template"]["spec"]
+        memory = {volume["name"] for volume in pod["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"}
+        mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+        assert mounts["/dev/shm"] in memory
+
+
 def test_ray_is_the_locked_version() -> None:
     version = manifest("raycluster.yaml")["spec"]["rayVersion"]
     for lock in ("cpu.lock", "gpu.lock"):

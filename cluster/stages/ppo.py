@@ -242,9 +242,8 @@ class _Job:
         loading = asyncio.create_task(self._load(checkpoint))
         if self.context.shares_gpu:  # vLLM measures what is free on the GPU, and must not be disturbed in it
             await loading
-        _, initial_weights = await asyncio.gather(
-            self.context.serve(self.model, WeightsVersion(self.lineage, 0)), loading
-        )
+        base = self.context.serve(self.model, WeightsVersion(self.lineage, 0), others_follow=checkpoint is not None)
+        _, initial_weights = await asyncio.gather(base, loading)
         parent = WeightsVersion.parse(checkpoint.name) if checkpoint else None
         self.comparisons.rewind(parent.step if parent else 0)
         self.ledger.start(self.lineage, parent, initial_weights)
