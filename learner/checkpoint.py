@@ -33,7 +33,7 @@ from torch.distributed import ProcessGroup
 from learner.errors import CheckpointError
 from learner.parallel import SINGLE, Ranks
 
-FORMAT = 3
+FORMAT = 4
 STATE_FOLDER, MANIFEST_FILE = "state", "manifest.json"
 _CHUNK_BYTES = 1 << 22
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
@@ -180,19 +180,26 @@ def _exchanged(one: Path, other: Path) -> bool:
 
 
 def random_state() -> dict[str, Any]:
-    """States of every global random generator. The learner draws from none of them; a user's hook might."""
+    """States of every global random generator. The learner draws from none of them; a user's hook might.
+
+    A checkpoint of several ranks holds them once: what is drawn there must be alike on all.
+    """
     name, keys, position, has_gauss, gauss = cast(tuple[Any, ...], np.random.get_state(legacy=True))
     version, internal, spare = random.getstate()
     return {
         "torch": torch.get_rng_state(),
+        # no tensors: those must be as many where a checkpoint is loaded
+        "cuda": [s.numpy().tobytes() for s in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else [],
         "numpy": [name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss],
         "python": [version, list(internal), spare],
     }
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """The inverse of ``random_state``."""
+    """The inverse of ``random_state``. On another number of GPUs theirs stay as they are."""
     torch.set_rng_state(state["torch"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([torch.frombuffer(bytearray(s), dtype=torch.uint8) for s in state["cuda"]])
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     version, internal, spare = state["python"]

@@ -131,6 +131,21 @@ def test_all_random_states_come_back(tmp_path):
     assert draw() == expected
 
 
+@pytest.mark.parametrize("num_gpus", [2, 0])
+def test_the_random_states_of_gpus_come_back_where_there_are_as_many(tmp_path, monkeypatch, num_gpus):
+    states = [torch.tensor([1, 2, 3], dtype=torch.uint8), torch.tensor([4, 5, 6], dtype=torch.uint8)]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+        state = random_state()
+    save_checkpoint(tmp_path / "c", kind="x", settings=CONFIG, state=state)
+    state, restored = load_checkpoint(tmp_path / "c", kind="x", settings=CONFIG, state=random_state()), []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    restore_random_state(state)
+    assert [state.tolist() for state in restored] == [[1, 2, 3], [4, 5, 6]][:num_gpus]
+
+
 def test_a_fingerprint_tells_models_apart(tiny_model):
     before = weights_fingerprint(tiny_model)
     assert weights_fingerprint(tiny_model) == before
