@@ -57,7 +57,7 @@ _MOST = {
     "file_bytes": 1 << 40,
     "output_bytes": 1 << 40,
 }
-_PATIENCE_S = 30.0  # beyond the wall limit, before a server that says nothing counts as dead
+_PATIENCE_S = 30.0  # beyond the longest that a run may take, before a server that says nothing counts as dead
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +275,7 @@ class SlotPool:
             kind=work.kind,
             address_space_bytes=work.address_space_bytes,
         )
-        result, report = await slot.run(order, work.job, order.longest_wall_s + _PATIENCE_S, work.suite)
+        result, report = await slot.run(order, work.job, order.longest_s + _PATIENCE_S, work.suite)
         return self._verdict(slot, work, result, report), End(result.end)
 
     async def _take(self) -> Slot:
@@ -363,8 +363,8 @@ class SlotPool:
     async def _probe(self, slot: Slot) -> None:
         program = Program("python", canary.PROGRAM)
         job = job_of(program, canary.LIMITS, stop=False)
-        patience_s = canary.LIMITS.wall_s + _PATIENCE_S
-        result, report = await slot.run(order_of(canary.LIMITS, job), job, patience_s, suite_of(canary.SUITE))
+        order = order_of(canary.LIMITS, job)
+        result, report = await slot.run(order, job, order.longest_s + _PATIENCE_S, suite_of(canary.SUITE))
         verdict = verdict_of(len(canary.SUITE.cases), result, report, None)
         if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
             raise SlotDiedError(f"the canary could not be run: {verdict.detail} {slot.last_words()}")

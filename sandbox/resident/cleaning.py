@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from . import accounts, lockdown
+from .protocol import SWEEP_S
 
 _SCRATCH = "/tmp"
-_SWEEP_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Sweeper:
 
     def _sweep_processes(self, uid: int, spared: frozenset[int]) -> Spent:
         """Kills all of the uid, and waits for what is handed to process 1 by that."""
-        deadline, spent = time.monotonic() + _SWEEP_S, Spent(0.0, 0)
+        deadline, spent = time.monotonic() + SWEEP_S, Spent(0.0, 0)
         while others := accounts.owned_by(uid, accounts.candidate_pids(*spared)):
             if time.monotonic() > deadline:
                 _give_up("processes are left over")

@@ -10,6 +10,14 @@ IN_ADVANCE = "in_advance"
 """The one key of a report that a judge leaves for the case that it comes no further; its value says why."""
 
 
+START_S = 20.0
+"""That judge and candidate may take until the program is handed over."""
+JUDGE_GRACE_S = 2.0
+"""That the judge may take at least to end once the program is gone; where the suite runs by itself, the wall limit."""
+SWEEP_S = 5.0
+"""That the program's processes may take to end."""
+
+
 class End(IntEnum):
     """What ended a run, as the server saw it."""
 
@@ -74,6 +82,11 @@ class Order:
     kind: int
     suite_digest: bytes = NO_SUITE
     suite_bytes: int = 0
+
+    @property
+    def longest_s(self) -> float:
+        """After which there is a result, whatever was run."""
+        return START_S + self.longest_wall_s + SWEEP_S + max(JUDGE_GRACE_S, self.wall_s)
 
     def pack(self) -> bytes:
         return _ORDER.pack(*astuple(self))

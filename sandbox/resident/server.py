@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from . import accounts, candidate, judge, lockdown, pair
 from .cleaning import Spent, Sweeper
 from .ending import Ending
-from .protocol import LENGTH, NO_SUITE, ORDER_BYTES, End, Kind, Order, Result
+from .protocol import JUDGE_GRACE_S, LENGTH, NO_SUITE, ORDER_BYTES, START_S, End, Kind, Order, Result
 from .proxies import BEGINS
 from .seccomp import Filter
 from .shelf import Shelf, take_in
@@ -36,9 +36,7 @@ from .wire import PeerGoneError, read_exactly, write_all
 _JUDGE_CPU_S = 10  # beyond what the candidate may use
 # An engine that was killed, or a line that was cut, may leave our input open for ever with nobody behind it.
 _IDLE_S = 3600.0
-_JUDGE_GRACE_S = 2.0
 _FIRST_TICK_S = 0.1
-_START_S = 20.0  # that judge and candidate may take until the program is handed over
 _SHORT_S = 0.05
 _MIN_TICK_S = 0.02
 _NOT_OVERDRAWN = (End.BLOCKED, End.STARVED)
@@ -283,7 +281,7 @@ class Run:
         poll.register(printed, select.POLLIN)
         poll.register(begun, select.POLLIN)
         poll.register(self._server.orders, 0)  # hang-up only: the job itself is the judge's to read
-        wall_end, next_tick = self._start + _START_S, self._start + _FIRST_TICK_S
+        wall_end, next_tick = self._start + START_S, self._start + _FIRST_TICK_S
         is_judged = False
         while True:
             now = time.monotonic()
@@ -385,7 +383,7 @@ class Run:
         # a run may take, so that no program can make it look like a suite that hangs.
         is_alone = self._kind is Kind.FUNCTIONS and os.fstat(report).st_size > 0
         is_hurried = self._end and not (is_alone and self._end in _NOT_OVERDRAWN)
-        grace_s = _JUDGE_GRACE_S if is_hurried else max(_JUDGE_GRACE_S, self._order.wall_s)
+        grace_s = JUDGE_GRACE_S if is_hurried else max(JUDGE_GRACE_S, self._order.wall_s)
         if not judge_end.comes_within(grace_s):
             os.kill(self._judge, signal.SIGKILL)
         _, status = os.waitpid(self._judge, 0)

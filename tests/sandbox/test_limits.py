@@ -11,11 +11,12 @@ from typing import Any, cast
 import pytest
 
 from problems.problem import FunctionSuite, Limits
-from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig, shipping
+from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig, pool, shipping
 from sandbox.control_groups import new_control_group
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import LimitError
 from sandbox.pool import SlotPool
+from sandbox.resident import protocol
 from sandbox.resident.protocol import ORDER_BYTES, Order, Result
 
 from .conftest import Run, open_backend
@@ -123,7 +124,7 @@ def test_what_the_job_takes_to_arrive_is_not_the_programs_time() -> None:
 
 async def test_a_job_that_does_not_arrive_is_no_fault_of_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
     source_of = shipping._source
-    short = lambda name: source_of(name).replace("_START_S = 20.0", "_START_S = 0.5")  # noqa: E731
+    short = lambda name: source_of(name).replace("START_S = 20.0", "START_S = 0.5")  # noqa: E731
     monkeypatch.setattr(shipping, "_source", short)
 
     class LateSlot(EmbeddedSlot):
@@ -133,13 +134,13 @@ async def test_a_job_that_does_not_arrive_is_no_fault_of_the_program(monkeypatch
             return await super().run(order, job, patience_s, suite)
 
     config = SandboxConfig(backend=Backend.EMBEDDED, slots=1)
-    pool = SlotPool(config, lambda: LateSlot(config))
-    await pool.start()
+    opened = SlotPool(config, lambda: LateSlot(config))
+    await opened.start()
     try:
         suite = FunctionSuite(("f",), "", ("assert f(1) == 2",))
-        verdict = await pool.run(Program("python", b"def f(x): return x + 1"), suite, Limits())
+        verdict = await opened.run(Program("python", b"def f(x): return x + 1"), suite, Limits())
     finally:
-        await pool.close()
+        await opened.close()
     assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR, verdict
     assert "handed the program over" in verdict.detail
 
@@ -194,6 +195,23 @@ def test_a_test_that_hangs_by_itself_ends_too(run: Run) -> None:
     verdict = run("def f(): return 1", "while True: pass", wall_s=1.0)
     assert not verdict.passed
     assert time.monotonic() - start < 20
+
+
+async def test_a_suite_that_hangs_for_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server waits for it twice: for the program's wall limit, then for the suite to come to its first call."""
+    monkeypatch.setattr(pool, "_PATIENCE_S", 2.0)
+    monkeypatch.setattr(protocol, "START_S", 0.0)
+    monkeypatch.setattr(protocol, "SWEEP_S", 0.0)
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=1)
+    opened = SlotPool(config, lambda: EmbeddedSlot(config))
+    await opened.start()
+    try:
+        hangs = FunctionSuite(("f",), "", ("import time\ntime.sleep(60)",))
+        verdict = await opened.run(Program("python", b"def f(x): return x + 1"), hangs, Limits(wall_s=3.0))
+    finally:
+        await opened.close()
+    assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR, verdict
+    assert "hangs" in verdict.detail
 
 
 def test_a_limit_beyond_the_slot_is_refused_by_name(executor: BlockingExecutor) -> None:
