@@ -33,7 +33,13 @@ _CAPABILITIES = {
     Profile.FAST: ["SETUID", "SETGID", "KILL", "SYS_ADMIN"],
     Profile.LEAN: ["SETUID", "SETGID", "KILL", "CHOWN"],
 }
-_SCRATCH = {"/tmp": "rw,noexec,nosuid,nodev,size=32m,nr_inodes=4096,mode=755"}
+_COVER = "ro,noexec,nosuid,nodev,size=4k,mode=555"
+_FOLDERS = {
+    "/tmp": "rw,noexec,nosuid,nodev,size=32m,nr_inodes=4096,mode=755",
+    # What an engine or a runtime puts there by itself, for anybody to write to.
+    "/dev/mqueue": _COVER,
+    "/dev/shm": _COVER,
+}
 _MAX_PROCESSES = 512
 _STDOUT, _STDERR = 1, 2
 _STDERR_TAIL = 2000
@@ -126,7 +132,7 @@ class DockerSlot(Slot):
             network_mode="none",
             ipc_mode="none",
             read_only=True,
-            tmpfs=_SCRATCH,
+            tmpfs=_FOLDERS,
             cap_drop=["ALL"],
             cap_add=_CAPABILITIES[config.profile],
             security_opt=security,

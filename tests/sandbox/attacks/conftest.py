@@ -94,7 +94,9 @@ def traces_in(slot: Slot) -> tuple[object, ...]:
     place = Path("/proc", str(server))
     if os.geteuid() != 0 or not place.exists():  # or it is an engine on another machine
         return (len(others),)
-    files = sorted(path.name for folder in ("tmp", "dev/shm") for path in place.joinpath("root", folder).glob("*"))
+    files = sorted(
+        path.name for folder in ("tmp", "dev/shm", "dev/mqueue") for path in place.joinpath("root", folder).glob("*")
+    )
     kept = 0
     for descriptor in place.joinpath("fd").iterdir():
         with contextlib.suppress(FileNotFoundError):

@@ -40,7 +40,7 @@ TRIES = {
     "mounts": "[1] if call('mount', b'x', b'/tmp', b'tmpfs', 0, None) or call('umount2', b'/tmp', 2) or syscall(429, 0, 0, 0, 0, 0) else []",
     "another root": "[1] if done(os.chroot, '/tmp') or syscall(155, b'.', b'.') else []",
     "devices": "[1] if done(os.mknod, 'null', 0o20666, os.makedev(1, 1)) or done(os.open, '/dev/mem', 0) or done(os.open, '/dev/kmsg', 0) else []",
-    "writing outside": "[p for p in ('/x', '/usr/x', '/usr/bin/python3.11', '/etc/passwd', '/dev/x', '/dev/shm/x', '/var/x', '/proc/x', '/tmp/../x')"
+    "writing outside": "[p for p in ('/x', '/usr/x', '/usr/bin/python3.11', '/etc/passwd', '/dev/x', '/dev/shm/x', '/dev/mqueue/x', '/var/x', '/proc/x', '/tmp/../x')"
     " if done(write, p)]",
     "the interpreter's own files": "[p for p in (os.__file__, os.__file__ + '/../json/__init__.py', os.__file__ + '/../sitecustomize.py') if done(write, p)"
     " or done(os.unlink, p)]",

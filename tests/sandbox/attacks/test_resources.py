@@ -138,7 +138,7 @@ def test_a_right_answer_with_a_daemon_behind_it_passes_and_the_daemon_is_ended(a
 
 LEAVES = """
 import os
-for place in (os.getcwd(), os.environ.get('HOME', '/'), os.environ.get('TMPDIR', '/tmp'), os.environ.get('XDG_CACHE_HOME', '/tmp'), '/tmp', '/var/tmp', '/dev/shm', '/run'):
+for place in (os.getcwd(), os.environ.get('HOME', '/'), os.environ.get('TMPDIR', '/tmp'), os.environ.get('XDG_CACHE_HOME', '/tmp'), '/tmp', '/var/tmp', '/dev/shm', '/dev/mqueue', '/run'):
     for name in ('left', '.left', 'json.py', 'usercustomize.py', '.pythonrc', 'left.pth'):
         try: open(os.path.join(place, name), 'w').write('import os; os._exit(0)')
         except OSError: pass
@@ -148,7 +148,7 @@ def f(x): return x + 1
 LOOKS = """
 import json, os
 def f(x):
-    found = [os.path.join(top, n) for top in ('/tmp', '/var/tmp', '/dev/shm', '/run', os.getcwd()) for n in ('left', '.left', 'json.py')
+    found = [os.path.join(top, n) for top in ('/tmp', '/var/tmp', '/dev/shm', '/dev/mqueue', '/run', os.getcwd()) for n in ('left', '.left', 'json.py')
              if os.path.exists(os.path.join(top, n))]
     return found + [json.__file__] * ('lib' not in json.__file__) + ['LEFT'] * ('LEFT' in os.environ)
 """
