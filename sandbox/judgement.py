@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioCase, StdioSuite
-from sandbox.resident.protocol import IN_ADVANCE, End, Kind, Order, Result
+from sandbox.resident.protocol import EXIT_AT_IMPORT, IN_ADVANCE, End, Kind, Order, Result
 from sandbox.verdict import CaseResult, Diagnostic, Isolation, Outcome, Program, Suite, Verdict
 
 _ENDS = {
@@ -159,7 +159,10 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
     if told["broken"]:
         kind = Uncrossable if told.get("uncrossable") else Verdict
         return kind(Outcome.INFRASTRUCTURE_ERROR, num_cases, isolation=isolation, detail=told["broken"])
-    measured = replace(measured, signs=tuple(sorted(set(told["signs"]))))
+    signs = set(told["signs"])
+    if end in _ENDS or result.candidate_exit == -signal.SIGSEGV:
+        signs.discard(EXIT_AT_IMPORT)  # that was not its own wish
+    measured = replace(measured, signs=tuple(sorted(signs)))
     if told["load"]:
         return _not_loaded(measured, end, told["load"], told["gone"])
     return _judged(measured, end, told)

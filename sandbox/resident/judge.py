@@ -14,12 +14,14 @@ from importlib.util import MAGIC_NUMBER
 from typing import Any
 
 from .foreign import CompileJudge
-from .protocol import IN_ADVANCE
+from .protocol import EXIT_AT_IMPORT, IN_ADVANCE
 from .proxies import TESTS, CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
 from .script import ScriptJudge
 from .wire import read_exactly, write_all
 
 _MAX_DETAIL = 200
+# Exceptions that end a program, if nobody catches them, without there being anything wrong.
+_EXITS = ("SystemExit", "KeyboardInterrupt", "GeneratorExit")
 
 
 class SuiteBrokenError(Exception):
@@ -101,13 +103,15 @@ class Judge:
                 case ["refused", str(kind), str(message), int(line), int(column)]:
                     self._load = ["refused", kind, message[:_MAX_DETAIL], line, column]
                 case ["failed", [str(kind), *_], str(message)]:
+                    if kind in _EXITS:
+                        channel.signs.append(EXIT_AT_IMPORT)
                     self._load = ["failed", kind, message[:_MAX_DETAIL]]
                 case _:
                     channel.signs.append("forged-frame")
                     self._load = ["failed", "ProtocolError", "a malformed frame"]
         except CandidateGone as gone:
             if gone.kind == "ended" and self._started:
-                channel.signs.append("exit-at-import")
+                channel.signs.append(EXIT_AT_IMPORT)
             self._load = ["failed", "Ended", str(gone)]
         return False
 

@@ -10,6 +10,8 @@ IN_ADVANCE = "in_advance"
 """The one key of a report that a judge leaves for the case that it comes no further; its value says why."""
 
 
+EXIT_AT_IMPORT = "exit-at-import"
+"""The sign of a program that ended before it was called."""
 START_S = 20.0
 """That judge and candidate may take until the program is handed over."""
 JUDGE_GRACE_S = 2.0

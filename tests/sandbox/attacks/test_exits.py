@@ -59,9 +59,19 @@ def test_a_death_that_the_test_swallows_is_still_a_death(assault: Assault) -> No
     assault("import os\ndef f(x): os._exit(0)", case, expect=Outcome.RUNTIME_ERROR)
 
 
-def test_an_exit_at_import_is_a_sign_of_cheating(assault: Assault) -> None:
-    for verdict in assault("import os; os._exit(0)"):
+WISHED = ("os._exit", "sys.exit", "SystemExit", "quit", "KeyboardInterrupt", "GeneratorExit", "closed channel")
+
+
+@pytest.mark.parametrize("name", WISHED)
+def test_an_exit_at_import_is_a_sign_of_cheating(assault: Assault, name: str) -> None:
+    for verdict in assault(f"{HEAD}{EXITS[name]}"):
         assert "exit-at-import" in verdict.signs
+
+
+@pytest.mark.parametrize("program", [HEAD + EXITS["segmentation fault"], HEAD + EXITS["recursion"], "while True: pass"])
+def test_a_crash_at_import_and_a_limit_are_no_sign_of_it(assault: Assault, program: str) -> None:
+    for verdict in assault(program, limits=Limits(cpu_s=0.5, wall_s=8.0)):
+        assert "exit-at-import" not in verdict.signs
 
 
 def test_the_right_answers_and_then_an_exit_fail_the_cases_after_it(assault: Assault) -> None:
