@@ -46,10 +46,14 @@ _STDERR_TAIL = 2000
 
 
 def owner() -> str:
-    """Names this process among all that may use the engine: machine, boot, pid and start."""
+    """Names this process among all that may use the engine: boot of the machine and pid namespace, pid, start."""
+    return f"{_where()}:{os.getpid()}:{_start_of(os.getpid())}"
+
+
+def _where() -> str:
+    """In what pids are told apart: containers of one machine share its boot, and each counts for itself."""
     with open("/proc/sys/kernel/random/boot_id") as file:
-        boot = file.read().strip()
-    return f"{boot}:{os.getpid()}:{_start_of(os.getpid())}"
+        return f"{file.read().strip()}/{os.stat('/proc/self/ns/pid').st_ino}"
 
 
 def _start_of(pid: int) -> str:
@@ -62,12 +66,10 @@ def _start_of(pid: int) -> str:
 
 
 def _is_orphan(label: str) -> bool:
-    """True if the owner was a process of this machine that is no more."""
+    """True if the owner was a process that would be in sight here, and is no more."""
     try:
-        boot, pid, start = label.split(":")
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            here = file.read().strip()
-        return boot == here and _start_of(int(pid)) != start
+        where, pid, start = label.split(":")
+        return where == _where() and _start_of(int(pid)) != start
     except ValueError:
         return False
 
