@@ -83,6 +83,14 @@ def test_a_checkpoint_of_one_rank_goes_on_on_two_and_back(results):
     same(one["weights"], two_ranks.go_on(folder / "two" / "checkpoint", SINGLE))
 
 
+def test_on_as_many_ranks_a_checkpoint_goes_on_bit_for_bit(results):
+    two = results[2]
+    for name, tensor in two["weights"].items():
+        assert torch.equal(two["again"][name], tensor), name
+    whole, resumed = two["sft"]["figures"]
+    assert resumed == whole
+
+
 def test_the_export_of_two_ranks_is_whole(results):
     folder, _, two = results
     state = load_causal_lm(folder / "two" / "export").state_dict()

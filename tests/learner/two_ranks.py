@@ -176,12 +176,13 @@ def score_pairs(folder: Path, ranks: Ranks) -> dict[str, object]:
 
 
 def main(rank: str, folder: str, other_checkpoint: str) -> None:
-    """One of two ranks: trains, then goes on from the checkpoint of a run on one rank."""
+    """One of two ranks: trains, then goes on from its own checkpoint and from that of a run on one rank."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=int(rank), world_size=2)
     ranks = Ranks.joined()
     results = {
         **train(Path(folder), ranks),
+        "again": go_on(Path(folder) / "checkpoint", ranks),
         "resumed": go_on(Path(other_checkpoint), ranks),
         "sft": fine_tune(Path(folder), ranks),
         "lora": adapt(ranks),
