@@ -129,8 +129,14 @@ def ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1, device:
         "activations": activations(shape, config.row_tokens, config.compute),
         "logits chunk": logits_chunk(shape, config.row_tokens, device),
     }
-    note = f"in host memory: undo copy and checkpoint's copy, {size(copy)} each" if device != "cpu" else ""
-    return Estimate("trainer", device, _with_process(parts, TRAINER_PROCESS, device), note)
+    return Estimate("trainer", device, _with_process(parts, TRAINER_PROCESS, device))
+
+
+def host_of_ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1) -> Estimate:
+    """What the process of a trainer on a GPU holds in host memory: itself, and the copies of ``ppo_trainer``."""
+    on_cpu = ppo_trainer(shape, config, ranks=ranks).parts
+    parts = {name: on_cpu[name] for name in ("undo copy", "checkpoint's copy", "process")}
+    return Estimate("trainer in host memory", "cpu", parts)
 
 
 def fine_tuner(shape: ModelShape, config: SFTConfig | DPOConfig, *, ranks: int = 1, device: str = "cpu") -> Estimate:

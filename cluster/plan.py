@@ -166,11 +166,16 @@ def _estimates(config: RunConfig, shapes: dict[str, ModelShape], gpu_bytes: int 
         candidates: list[Estimate] = []
         if isinstance(stage, SFTStage | DPOStage):
             ranks = stage.ranks if isinstance(stage, SFTStage) else 1
-            candidates.append(memory.fine_tuner(shape, stage.train, ranks=ranks))
+            on_gpu = isinstance(stage, SFTStage) and stage.gpus_per_rank and stage.train.compute.device != "cpu"
+            device = "cuda" if on_gpu else "cpu"
+            candidates.append(memory.fine_tuner(shape, stage.train, ranks=ranks, device=device))
         else:
             candidates.append(memory.generator(shape, config.generators.engine, gpu_bytes))
         if isinstance(stage, PPOStage):
-            candidates.append(memory.ppo_trainer(shape, stage.learner, ranks=stage.ranks))
+            device = "cuda" if stage.gpus_per_rank and stage.learner.compute.device != "cpu" else "cpu"
+            candidates.append(memory.ppo_trainer(shape, stage.learner, ranks=stage.ranks, device=device))
+            if device == "cuda":
+                candidates.append(memory.host_of_ppo_trainer(shape, stage.learner, ranks=stage.ranks))
             shm = {"two versions and the next": memory.published(shape)}
             candidates.append(Estimate("published weights", "/dev/shm", shm, "on each node with a generator"))
         for estimate in candidates:

@@ -274,6 +274,20 @@ def test_a_gpu_recipe_is_sound_here_and_the_missing_gpu_is_named() -> None:
     assert any("/shared/data/mbpp.jsonl" in text for text in plan.missing) or Path("/shared/data/mbpp.jsonl").exists()
 
 
+def test_a_trainer_on_a_gpu_is_estimated_there_and_its_copies_in_host_memory(tmp_path: Path) -> None:
+    LlamaConfig(**TINY, vocab_size=300).save_pretrained(tmp_path)
+    changes = ["ray.address=null", f"stages.ppo.policy={tmp_path}"]
+    found = {estimate.who: estimate for estimate in make_plan(load_recipe(RECIPES / "gpu.yaml", changes)).estimates}
+    shape = ModelShape.of(LlamaConfig(**TINY, vocab_size=300))
+    trainer, host = found["trainer"], found["trainer in host memory"]
+    assert (trainer.device, host.device) == ("cuda", "cpu")
+    assert trainer.parts["logits chunk"] == logits_chunk(shape, 8192, "cuda")
+    assert not {"undo copy", "process"} & set(trainer.parts)
+    assert host.parts["undo copy"] == host.parts["checkpoint's copy"] == 12 * shape.num_parameters  # no critic
+    on_cpu = load_recipe(RECIPES / "gpu.yaml", [*changes, "stages.ppo.gpus_per_rank=0"])
+    assert {estimate.who: estimate.device for estimate in make_plan(on_cpu).estimates}["trainer"] == "cpu"
+
+
 def test_each_rank_of_a_trainer_on_gpus_has_its_own() -> None:
     config = load_recipe(RECIPES / "gpu.yaml", ["stages.ppo.ranks=2"])
     held = {bundle.who: bundle.resources for bundle in bundles_of(config)}
