@@ -94,11 +94,10 @@ class Language:
         return [word.replace("{source}", self.source_name) for word in self.compile]
 
     def run_words(self, files: Files, limits: Limits) -> list[str]:
-        """Words of a run of ``files``, of which the first is the source where a compiler makes none; a NATIVE program
-        is called by the name of the language."""
+        """Words of a run of ``files``; a NATIVE program is called by the name of the language."""
         entry = self.entry(files) if self.entry else ""
         memory_mb = str(max(1, limits.memory_bytes >> 20))
-        known = {"{source}": files[0][0], "{entry}": entry, "{memory_mb}": memory_mb, NATIVE: "program"}
+        known = {"{source}": self.source_name, "{entry}": entry, "{memory_mb}": memory_mb, NATIVE: "program"}
         words: list[str] = []
         for word in self.run:
             for name, value in known.items():
