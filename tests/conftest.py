@@ -17,6 +17,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class Lanes(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return next((room for room in ("cluster", "sandbox") if nodeid.startswith(f"tests/{room}/")), "parts")
+            return next(
+                (lane for lane in ("cluster", "sandbox/attacks") if nodeid.startswith(f"tests/{lane}/")), "rest"
+            )
 
     return Lanes(config, log)
