@@ -23,6 +23,9 @@ from learner.scalar_config import RewardModelConfig, ScalarTrainingConfig
 from learner.scalar_head import KIND_FILE, ScalarHeadModel
 from learner.scalar_training import ScalarProgress, readings_of, scored_sequence
 
+DISCRIMINATOR_FILE = "discriminator.json"
+"""Marks a scalar-head model whose number is of a text that it tokenises itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class ScoringConfig:
@@ -147,10 +150,6 @@ def starting_model(folder: str) -> ScalarHeadModel:
     if is_scalar_head(Path(folder)):
         return ScalarHeadModel.from_pretrained(folder)
     return ScalarHeadModel.from_causal_lm(load_causal_lm(folder))
-
-
-DISCRIMINATOR_FILE = "discriminator.json"
-"""Marks a scalar-head model whose number is of a text that it tokenises itself."""
 
 
 def is_scalar_head(folder: Path) -> bool:

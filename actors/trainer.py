@@ -20,7 +20,6 @@ from actors.lines import append_line
 from actors.nccl_weights import TRANSPORT as NCCL
 from actors.nccl_weights import NcclSender
 from actors.weights import ShmSender, WeightSender
-from learner.checkpoint import weights_fingerprint
 from learner.config import PPOConfig, SFTConfig
 from learner.model_config import ComputeConfig, NewModelConfig
 from learner.models import check_tokenizer, load_causal_lm, load_tokenizer, new_causal_lm
@@ -122,12 +121,11 @@ class TrainerWorker(RankOfSeveral):
         self._lineage, self._records = lineage, Path(records)
         model = load_causal_lm(policy)
         self._tokenizer = load_tokenizer(policy, model)
-        fingerprint = weights_fingerprint(model) if self._is_first else ""
         value_model = None if critic is None else ScalarHeadModel.from_pretrained(critic)
         self._learner = PPOLearner(model, self._config, critic=value_model, ranks=self._ranks)
         if checkpoint is not None:
             self._learner.load(checkpoint)
-        return fingerprint
+        return self._learner.initial_fingerprint
 
     def warm_up(self, train: Sequence[Trajectory], held_out: Sequence[Trajectory]) -> dict[str, float]:
         """See PPOLearner.warm_up_critic."""

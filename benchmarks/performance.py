@@ -119,8 +119,9 @@ def controller_table(figures: dict[str, dict[str, Any]]) -> list[str]:
         lines += [
             f"| what a push delays the next token of a request in flight beyond the load, KV cache {kv}, "
             f"{of['parameters'] / 1e6:.0f}M float32 parameters (write {of['write_ms']:.0f} and verify "
-            f"{of['verify_ms']:.0f} before it, load {of['load_ms']:.0f}, delay {of['pause_ms']:.0f}, a token otherwise "
-            f"{of['token_ms']:.0f} ms; medians of {len(of['pushes'])}) "
+            f"{of['verify_ms']:.0f} before it, start {of['start_ms']:.0f}, load {of['load_ms']:.0f}, finish "
+            f"{of['finish_ms']:.0f}, delay {of['pause_ms']:.0f}, a token otherwise {of['token_ms']:.0f} ms; medians "
+            f"of {len(of['pushes'])}) "
             f"| {of['pause_over_load_ms']:.0f} ms | <= {pause['target_ms']} ms |"
             for kv, of in ((kv, pause[kv]) for kv in ("keep", "recompute"))
         ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster.errors import ConfigError
-from cluster.labels import labelled_problems, read_labels
+from cluster.labels import labelled_problems, refuse_other_tokenizer
 from cluster.run_folder import RunFolder, digest
 from cluster.stage_config import (
     FROM_FILES,
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from learner.scalar_head import Reads
 
 _SHOWN = 60  # characters of a prompt in an error
+_PLACES = {
+    "last_token": "an answer's last token (a reward model)",
+    "line_ends": "the end of each line (a process reward model)",
+}
 
 
 @lru_cache(maxsize=16)
@@ -105,12 +109,6 @@ def weights_digest(model: Path) -> str:
     return whole.hexdigest()
 
 
-_PLACES = {
-    "last_token": "an answer's last token (a reward model)",
-    "line_ends": "the end of each line (a process reward model)",
-}
-
-
 def refuse_other_readers(folder: Path, name: str, reads: Reads | None) -> None:
     """Raises ConfigError unless the folder holds a model that scores answers, by a number read as ``reads`` says."""
     from actors.scorer import scores_answers  # torch comes with it
@@ -143,7 +141,7 @@ def check_tokenizers(stages: Sequence[Stage]) -> None:
                 )
         if isinstance(stage, ProcessRewardModelStage) and (base := _origin(stage.base, named)) is not None:
             for path in _files(stage):
-                read_labels(path, _vocabulary(model_folder(base)))
+                refuse_other_tokenizer(path, _vocabulary(model_folder(base)))
 
 
 def _readings(stage: Stage, named: Mapping[str, Stage]) -> list[tuple[str, str, str]]:

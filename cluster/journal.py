@@ -73,8 +73,9 @@ class JournalEntry:
 
     @property
     def is_right(self) -> bool | None:
-        """Whether its tests pass; a completion cut by the length limit fails. None where that is not known."""
-        return False if self.outcome == "cut" else self.trajectory.passed
+        """Whether its tests pass; empty ones and those that the limit cut fail, unexecuted. None: not known."""
+        fails = self.outcome == "cut" or self.trajectory.drop_reason == "empty"
+        return False if fails else self.trajectory.passed
 
 
 def _turn_row(turn: Turn) -> dict[str, Any]:

@@ -56,20 +56,26 @@ def read_labels(path: Path, tokenizer: str) -> list[LabelledAnswer]:
         RunFolderError: the file cannot be read, or a row contradicts itself.
         ConfigError: the labels were made with another tokenizer than ``tokenizer``.
     """
+    refuse_other_tokenizer(path, tokenizer)
     try:
-        table = pq.read_table(path, schema=_SCHEMA)
+        return [_answer(row) for row in pq.read_table(path, schema=_SCHEMA).to_pylist()]
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+    except ValueError as error:
+        raise RunFolderError(f"{path}: {error}") from None
+
+
+def refuse_other_tokenizer(path: Path, tokenizer: str) -> None:
+    """Raises as ``read_labels`` does, without a look at the rows."""
+    try:
         made_with = (pq.read_schema(path).metadata or {}).get(_TOKENIZER, b"").decode()
     except (OSError, pa.ArrowException) as error:
-        raise RunFolderError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        raise _unreadable(path, error) from None
     if made_with != tokenizer:
         raise ConfigError(
             f"{path} holds token ids of tokenizer {made_with or 'unknown'}, the model's is {tokenizer}; "
             "label answers with this model's tokenizer"
         )
-    try:
-        return [_answer(row) for row in table.to_pylist()]
-    except ValueError as error:
-        raise RunFolderError(f"{path}: {error}") from None
 
 
 def labelled_problems(path: Path) -> list[str]:
@@ -77,8 +83,12 @@ def labelled_problems(path: Path) -> list[str]:
     try:
         ids: list[str] = pq.read_table(path, columns=["problem_id"]).column("problem_id").to_pylist()
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise RunFolderError(f"{path} cannot be read as labels: {str(error).splitlines()[0]}") from None
+        raise _unreadable(path, error) from None
     return list(dict.fromkeys(ids))
+
+
+def _unreadable(path: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(f"{path} cannot be read: {str(error).splitlines()[0]}")
 
 
 def _answer(row: dict[str, Any]) -> LabelledAnswer:

@@ -38,7 +38,7 @@ class Ledger:
     def start(self, lineage: int, parent: WeightsVersion | None, initial_weights: str | None = None) -> None:
         """``initial_weights``: fingerprint of the policy that the trainer has loaded, before any checkpoint."""
         record = {"kind": "start", "lineage": lineage, "parent": str(parent) if parent else None}
-        append_line(self._path, record | ({"initial_weights": initial_weights} if initial_weights else {}))
+        append_line(self._path, record | {"initial_weights": initial_weights})
 
     def issued(
         self, version: WeightsVersion, *, place: int, problem_id: str, epoch: int, num_samples: int, attempt: int = 0

@@ -20,6 +20,7 @@ from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall
 from cluster.stage_config import STAGE_PREFIX, STEP_MARK, DPOStage, LineLabelsStage, PPOStage, SFTStage, Stage
+from learner.model_config import ComputeConfig
 from problems.datasets import load_problems
 from problems.synthetic import parse_synthetic
 
@@ -156,6 +157,11 @@ def _shape(stage: Stage, reference: str | None) -> ModelShape:
     return ModelShape.of(llama_config(stage.new_model, vocab_size=stage.vocab_size))
 
 
+def _device(gpus_per_rank: int, compute: ComputeConfig) -> str:
+    """Of a trainer: a GPU that is reserved may still be left alone."""
+    return "cuda" if gpus_per_rank and compute.device != "cpu" else "cpu"
+
+
 def _estimates(config: RunConfig, shapes: dict[str, ModelShape], gpu_bytes: int | None) -> list[Estimate]:
     """The largest of each role over the stages whose model is known."""
     found: dict[str, Estimate] = {"executor": memory.executor(config.executors)}
@@ -166,13 +172,12 @@ def _estimates(config: RunConfig, shapes: dict[str, ModelShape], gpu_bytes: int 
         candidates: list[Estimate] = []
         if isinstance(stage, SFTStage | DPOStage):
             ranks = stage.ranks if isinstance(stage, SFTStage) else 1
-            on_gpu = isinstance(stage, SFTStage) and stage.gpus_per_rank and stage.train.compute.device != "cpu"
-            device = "cuda" if on_gpu else "cpu"
+            device = _device(stage.gpus_per_rank if isinstance(stage, SFTStage) else 0, stage.train.compute)
             candidates.append(memory.fine_tuner(shape, stage.train, ranks=ranks, device=device))
         else:
             candidates.append(memory.generator(shape, config.generators.engine, gpu_bytes))
         if isinstance(stage, PPOStage):
-            device = "cuda" if stage.gpus_per_rank and stage.learner.compute.device != "cpu" else "cpu"
+            device = _device(stage.gpus_per_rank, stage.learner.compute)
             candidates.append(memory.ppo_trainer(shape, stage.learner, ranks=stage.ranks, device=device))
             if device == "cuda":
                 candidates.append(memory.host_of_ppo_trainer(shape, stage.learner, ranks=stage.ranks))

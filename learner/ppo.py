@@ -91,7 +91,9 @@ class PPOLearner:
         settle(policy, self.device)
         self.policy = Policy(policy, temperature=config.temperature, compute=config.compute)
         check_packed_path(self.policy, max_tokens=config.max_trajectory_tokens)
-        self._base_fingerprint = weights_fingerprint(policy) if config.lora is not None else "none"
+        self.initial_fingerprint = weights_fingerprint(policy)
+        """Of the policy as it was given, whatever is loaded over it."""
+        self._base_fingerprint = self.initial_fingerprint if config.lora is not None else "none"
         self._critic_is_new = critic is None
         self.critic = self._critic(critic)  # before the adapter: its backbone is the plain one
         self._policy_arithmetic = policy_arithmetic(self.policy)
@@ -358,9 +360,9 @@ class PPOLearner:
         if reference is None and self.config.lora is not None:
             return AdapterOff(self.policy), self._base_fingerprint
         if reference is None:
-            return self.policy.frozen_copy(self.ranks), weights_fingerprint(self.policy)
+            return self.policy.frozen_copy(self.ranks), self.initial_fingerprint
         given = Policy(reference, temperature=self.config.temperature, compute=self.config.compute)
-        fingerprint = weights_fingerprint(given.requires_grad_(False))
+        fingerprint = weights_fingerprint(reference.requires_grad_(False))
         shard(given, self.ranks)
         return given, fingerprint
 

@@ -34,7 +34,7 @@ def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str
     replaced = [trajectory for trajectory in trajectories if trajectory.drop_reason == "replaced"]
     tokens = sum(trajectory.num_completion_tokens for trajectory in trajectories)
     wall_s = max(step_input.waits.wall_s, 1e-9)
-    judged = sum(is_judged(entry) for entry in entries)
+    judged = sum(entry.is_right is not None for entry in entries)
     cut = sum(trajectory.turns[-1].finish_reason is FinishReason.LENGTH for trajectory in trajectories)
     executed = sum(entry.outcome not in {"", "cut"} for entry in entries)
     suspect = sum(bool(entry.signs) for entry in entries)
@@ -76,12 +76,6 @@ def event_shares(entries: Sequence[JournalEntry]) -> dict[str, float]:
         if values:
             figures |= {f"{term}/mean": fmean(values), f"{term}/spread": pstdev(values)}
     return figures
-
-
-def is_judged(entry: JournalEntry) -> bool:
-    """Whether it is known if the answer is right: an empty one and one that the limit cut are not, unexecuted."""
-    trajectory = entry.trajectory
-    return trajectory.passed is not None or entry.outcome == "cut" or trajectory.drop_reason == "empty"
 
 
 def _mean_staleness(step_input: StepInput) -> float:

@@ -158,6 +158,6 @@ class RewardWatch:
         bins = {"num_bins": self._choice.num_bins, "binning": self._choice.binning}
         for rule in self._choice.candidates:
             with contextlib.suppress(ValueError):  # too few different scores for a line
-                for name, fit in compare_filters([rule], seen, **bins).items():
-                    figures[f"reward_model/r_squared_{name}"] = fit.r_squared
+                fit = compare_filters([rule], seen, **bins)[name_of(rule)]
+                figures[f"reward_model/r_squared_{name_of(rule)}"] = fit.r_squared
         return figures

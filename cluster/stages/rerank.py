@@ -41,7 +41,7 @@ def check_reranker(context: RunContext, reference: str, model: Path, *, reads: R
     ``reads``: where its numbers must be meant to be read, if that is asked.
     """
     folder = context.model_path(reference)
-    refuse_other_readers(folder, reference, reads)
+    refuse_other_readers(folder, repr(reference), reads)
     if vocabulary_digest(context.tokenizer(folder).tokenizer) != vocabulary_digest(context.tokenizer(model).tokenizer):
         raise ConfigError(
             f"{reference!r} was trained on another tokenizer than that of {model}; its scores mean nothing"

@@ -120,7 +120,7 @@ async def test_who_does_not_know_the_token_gets_nothing(sender: NcclSender) -> N
     ticket = sender.publish(V1, [TENSORS]) | {"token": "guessed"}
     with pytest.raises(WeightTransportError, match="closed the connection"):
         await NcclFetcher(num_workers=2).join(ticket, Engine())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 10
     while any(thread.name.endswith("(_serve)") for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "a connection without the token is still served"
         await asyncio.sleep(0.02)

@@ -81,7 +81,7 @@ def test_it_says_which_weights_it_began_with_and_not_those_of_the_checkpoint(mod
     again = TrainerWorker(CONFIG, f"test-again-{tmp_path.name}", threads=1)
     began = again.start(model, str(checkpoint), 1, str(tmp_path / "again.jsonl"))
     assert began == weights_fingerprint(load_causal_lm(model))
-    assert began != weights_fingerprint(again._started.policy)
+    assert began != weights_fingerprint(again._started.policy.model)
     again.close()
 
 

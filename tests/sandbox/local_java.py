@@ -16,9 +16,8 @@ from problems.java import JavaSuite
 from sandbox.java.jobs import Compiled, Files, compile_answer, compile_request, judge_job
 from sandbox.java.sources import LINK_FILE, STUB_FILE, TEST_FILE, link_source, stub_source, test_source
 
-HAS_JDK = shutil.which("javac") is not None and shutil.which("java") is not None
-if os.environ.get("CRUCIBLE_REQUIRE_ENGINE") == "1":
-    HAS_JDK = True  # where nothing may be missing, its tests are not skipped but fail
+# Where nothing may be missing, its tests are not skipped but fail.
+HAS_JDK = os.environ.get("CRUCIBLE_REQUIRE_ENGINE") == "1" or bool(shutil.which("javac") and shutil.which("java"))
 SOURCES = Path(__file__).parents[2] / "sandbox" / "java"
 FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-XX:+DisplayVMOutputToStderr")
 
