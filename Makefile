@@ -6,7 +6,6 @@ PY := $(VENV)/python
 # One OpenMP thread for each process: two of them on two busy cores collapse.
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
-export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help setup quickstart test check format images results soak lock clean
 

@@ -33,7 +33,7 @@ from cluster.stage_config import (
     scored_by,
     stage_references,
 )
-from problems.datasets import load_problems
+from problems.datasets import is_generated, load_problems
 from problems.problem import Problem, Split, Use
 from problems.tokenizer import vocabulary_digest
 
@@ -209,8 +209,11 @@ def check_inputs(stages: Sequence[Stage]) -> None:
                 refuse_other_readers(model_folder(reference), f"stages.{stage.name}.{field}: {reference!r}", reads)
         if isinstance(stage, ProcessRewardModelStage):
             _labels_are_there(stage)
-        if isinstance(stage, FROM_FILES):
-            continue
+    with_problems = [stage for stage in stages if not isinstance(stage, FROM_FILES)]
+    specs = {source.spec for stage in with_problems for source in stage.problems}
+    for spec in sorted(specs, key=is_generated):  # what is missing is told before anything is made for seconds
+        _load(spec)
+    for stage in with_problems:
         problems = problems_of(stage.problems)
         if not isinstance(stage, EvaluateStage):
             _may_be_trained_on(stage, problems)

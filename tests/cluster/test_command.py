@@ -57,30 +57,34 @@ def test_a_missing_problem_file_is_found_before_the_first_stage(tmp_path: Path) 
     assert "absent.jsonl" in one_sentence(process)
 
 
-def test_too_little_memory_is_said_before_anything_starts(tmp_path: Path) -> None:
-    process = crucible("run", str(RECIPE), "--folder", str(tmp_path), "--set", "ray.memory_reserve_gb=100000")
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """The quick start with 100 problems to train on, in a folder of its own."""
+    recipe = yaml.safe_load(RECIPE.read_text())
+    (train,) = (stage for stage in recipe["stages"] if stage["kind"] == "ppo")
+    train["problems"] = [{"spec": "synthetic:split=train,count=100,depth=2-3,seed=11"}]
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(recipe | {"folder": str(tmp_path)}))
+    return path
+
+
+def test_too_little_memory_is_said_before_anything_starts(small: Path) -> None:
+    process = crucible("run", str(small), "--set", "ray.memory_reserve_gb=100000")
     assert process.returncode == 4
     assert "of memory" in one_sentence(process)
 
 
-def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
-    process = crucible("run", str(RECIPE), "--folder", str(tmp_path), "--set", "ray.address=127.0.0.1:1")
+def test_a_cluster_that_is_not_there_is_named(small: Path) -> None:
+    process = crucible("run", str(small), "--set", "ray.address=127.0.0.1:1")
     assert process.returncode == 4
     assert "127.0.0.1:1 could not be joined" in process.stderr
     assert "Traceback" not in process.stderr
 
 
 @pytest.mark.vllm
-def test_a_missing_engine_is_told_before_any_training(tmp_path: Path) -> None:
-    process = crucible(
-        "run",
-        str(RECIPE),
-        "--folder",
-        str(tmp_path),
-        "--set",
-        "executors.sandbox.backend=docker",
-        DOCKER_HOST=f"unix://{tmp_path}/none.sock",
-    )
+def test_a_missing_engine_is_told_before_any_training(small: Path, tmp_path: Path) -> None:
+    missing = f"unix://{tmp_path}/none.sock"
+    process = crucible("run", str(small), "--set", "executors.sandbox.backend=docker", DOCKER_HOST=missing)
     assert process.returncode == 5
     assert "executor-0 could not open its sandbox" in process.stderr
     assert "Traceback" not in process.stderr
