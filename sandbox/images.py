@@ -178,17 +178,20 @@ def _build_for(client: docker.DockerClient | None, name: str) -> str:
 def dockerfile(language: Language) -> str:
     """For an engine that reaches a registry: an image of the same definition, which the docker backend finds by label.
 
-    What only makes programs start faster is left out.
+    It is larger than that of ``build_image``: nothing that is installed is dropped.
     """
     packages = " ".join(["python3", *language.packages])
     lines = [
         "FROM debian:bookworm-slim",
         f"RUN apt-get update && apt-get install --yes --no-install-recommends {packages}",
+        *(f'ENV {key}="{value}"' for key, value in language.environment.items()),
         *(f"RUN ln -sf {target} /{place}" for place, target in language.links.items()),
     ]
     for place, content in language.files().items():
         encoded = base64.b64encode(content).decode()
         lines.append(f"RUN mkdir -p $(dirname /{place}) && echo {encoded} | base64 -d > /{place}")
+    for words in (*language.finish, *language.finish_inside):
+        lines.append("RUN " + " ".join(words).replace("{root}", ""))
     lines += [f"LABEL {key}={value}" for key, value in _labels(language).items()]
     return "\n".join(lines) + "\n"
 
@@ -199,7 +202,11 @@ def main(names: list[str]) -> int:
     Without names, the usual ones as far as they can be had: a machine without Debian's tools still has Python.
     """
     if names[:1] == ["--dockerfile"]:
-        print("".join(dockerfile(language_of(name)) for name in names[1:2]), end="")
+        try:
+            print(_dockerfile_of(names[1:]), end="")
+        except ValueError as error:
+            print(f"images: {error}", file=sys.stderr)
+            return 1
         return 0
     try:
         client = engine()
@@ -213,6 +220,14 @@ def main(names: list[str]) -> int:
             if names:
                 return 1
     return 0
+
+
+def _dockerfile_of(names: list[str]) -> str:
+    if len(names) != 1:
+        raise ValueError("--dockerfile takes one language")
+    if names == [PYTHON]:
+        raise ValueError(f"Python's image holds this machine's own interpreter; `{BUILD_COMMAND}` needs no registry")
+    return dockerfile(language_of(names[0]))
 
 
 if __name__ == "__main__":

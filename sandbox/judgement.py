@@ -150,7 +150,7 @@ def verdict_of(num_cases: int, result: Result, report: bytes, isolation: Isolati
         memory_bytes=result.peak_bytes,
         isolation=isolation,
     )
-    if result.judge_exit != 0 or not report:
+    if result.judge_exit != 0 or not report or _is_in_advance(report):
         return _without_report(measured, end, report)
     told: dict[str, Any] = shown(json.loads(report))
     if not told["started"] and end is End.JUDGED:
@@ -180,11 +180,15 @@ def shown(told: Any) -> Any:
     return told
 
 
+def _is_in_advance(report: bytes) -> bool:
+    """Whether a judge wrote it while it ran the suite by itself, and never took it back."""
+    return report.startswith(f'{{"{IN_ADVANCE}":'.encode()) and report.endswith(b"}")
+
+
 def _without_report(measured: Verdict, end: End, report: bytes) -> Verdict:
     """The judge did not finish. It has limits too, and what overtaxed it came from the candidate, unless the suite had
     asked nothing of it yet and the candidate overdrew nothing."""
-    is_in_advance = report.startswith(f'{{"{IN_ADVANCE}":'.encode()) and report.endswith(b"}")
-    if is_in_advance and end in (End.JUDGED, End.BLOCKED, End.STARVED):
+    if _is_in_advance(report) and end in (End.JUDGED, End.BLOCKED, End.STARVED):
         detail = shown(json.loads(report))[IN_ADVANCE]
         return replace(measured, outcome=Outcome.INFRASTRUCTURE_ERROR, detail=detail)
     outcome, detail = _ENDS.get(end, (Outcome.RUNTIME_ERROR, "the test could not be run to its end"))

@@ -29,6 +29,7 @@ final class Channel {
     Throwable lastRaised;
     boolean isOutOfMemory;
     int numRequests;
+    Runnable beforeFirstRequest = () -> {};
     final List<String> signs = new ArrayList<>();
 
     Channel(long maxBytes) throws IOException {
@@ -95,7 +96,9 @@ final class Channel {
         if (gone != null) {
             throw gone;
         }
-        numRequests++;
+        if (numRequests++ == 0) {
+            beforeFirstRequest.run();
+        }
         long sequence = unguessable();
         Writer message = new Writer(this::number).u8(sequence).u4(method).u4(values.length);
         for (Object value : values) {

@@ -6,6 +6,7 @@ import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.io.PrintStream;
+import java.io.UncheckedIOException;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
 import java.nio.charset.StandardCharsets;
@@ -17,15 +18,17 @@ import java.util.Map;
  * The judge's side: runs the suite's own main method, with stubs where it names what the candidate defines.
  *
  * <p>Standard input is the socket to the candidate, standard error the job (to be read), standard output takes the
- * report: JSON with the fields of {@code resident/judge.py}. A pass means that the main method ran to its end, and that
- * the candidate still answered after it.
+ * report, as {@code resident/judge.py} writes it, in advance too. A pass means that the main method ran to its end, and
+ * that the candidate still answered after it.
  */
 public final class Judge {
     private static final int MAX_DETAIL = 200;
     private static final int MAX_JOB_BYTES = 1 << 28;
+    private static final String BROKEN = "the suite's main method hangs, or ends by itself, before it calls the program";
 
     private final Reader job;
     private final Channel channel;
+    private final FileOutputStream report = new FileOutputStream(FileDescriptor.out);
     private boolean isStarted;
     private List<Object> load;
     private String broken;
@@ -44,7 +47,8 @@ public final class Judge {
         Judge judge = new Judge(job, new Channel(job.u8()));
         Stub.channel = judge.channel;
         judge.run();
-        new FileOutputStream(FileDescriptor.out).write(judge.report().getBytes(StandardCharsets.US_ASCII));
+        judge.takeBack();
+        judge.write(judge.report());
         Runtime.getRuntime().halt(0);
     }
 
@@ -62,7 +66,26 @@ public final class Judge {
             return;
         }
         if (isLoaded(candidate)) {
+            write(Json.of(Map.of("in_advance", BROKEN)));
+            channel.beforeFirstRequest = this::takeBack;
             result = judged(main);
+        }
+    }
+
+    private void write(String text) {
+        try {
+            report.write(text.getBytes(StandardCharsets.US_ASCII));
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+
+    /** What was written in advance no longer holds: from here on the program may be at fault. */
+    private void takeBack() {
+        try {
+            report.getChannel().truncate(0);
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
         }
     }
 

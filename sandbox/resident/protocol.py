@@ -47,6 +47,11 @@ class Kind(IntEnum):
         return self in (Kind.SCRIPT, Kind.EXECUTE)
 
     @property
+    def is_judged_by_suite(self) -> bool:
+        """True if the judge runs the suite's own code, which may hang by itself: its report is written in advance."""
+        return self in (Kind.FUNCTIONS, Kind.PAIR)
+
+    @property
     def becomes_another(self) -> bool:
         """True if the candidate's process starts programs of the root."""
         return self in (Kind.COMPILE, Kind.EXECUTE, Kind.PAIR)

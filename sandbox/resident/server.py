@@ -381,7 +381,7 @@ class Run:
         self._account(spent)
         # A judge that has written and goes on runs the suite by itself: with the program gone it gets all the time that
         # a run may take, so that no program can make it look like a suite that hangs.
-        is_alone = self._kind is Kind.FUNCTIONS and os.fstat(report).st_size > 0
+        is_alone = self._kind.is_judged_by_suite and os.fstat(report).st_size > 0
         is_hurried = self._end and not (is_alone and self._end in _NOT_OVERDRAWN)
         grace_s = JUDGE_GRACE_S if is_hurried else max(JUDGE_GRACE_S, self._order.wall_s)
         if not judge_end.comes_within(grace_s):
@@ -404,8 +404,8 @@ class Run:
             self._end = End.CPU
 
     def _send(self, report: int, is_last: bool) -> None:
-        # Of a judge for functions also what it wrote in advance.
-        is_whole = self._judge_exit == 0 or self._kind is Kind.FUNCTIONS
+        # Of a judge that runs a suite also what it wrote in advance.
+        is_whole = self._judge_exit == 0 or self._kind.is_judged_by_suite
         size = os.fstat(report).st_size if is_whole else 0
         wall_s = time.monotonic() - self._start
         result = Result(

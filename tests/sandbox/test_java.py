@@ -207,6 +207,30 @@ def test_a_suite_that_is_at_fault_itself_fails_no_program(judge: Run, body: str)
     assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR, verdict
 
 
+@pytest.mark.parametrize("body", ["while (true) { }", "System.exit(0);", "Runtime.getRuntime().halt(0);"])
+def test_a_suite_that_hangs_or_ends_by_itself_fails_no_program(judge: Run, body: str) -> None:
+    verdict = judge(f"class C {{ {INCREMENT} }}", suite_of(INCREMENT, f"if (true) {{ {body} }} C.f(1);"), wall_s=2.0)
+    assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR, verdict
+    assert "hangs, or ends by itself" in verdict.detail
+
+
+def test_no_program_can_make_a_suite_look_as_if_it_hung(judge: Run) -> None:
+    """Busy, or asleep, while its class is loaded and when it is called: the suite has asked, or the limit is its own."""
+    busy, asleep = "while (true) { }", "try { Thread.sleep(99000); } catch (InterruptedException e) { }"
+    thread = "static { Thread t = new Thread(() -> { while (true) { } }); t.setDaemon(true); t.start(); }"
+    for program in (
+        f"class C {{ static {{ if (true) {busy} }} {INCREMENT} }}",
+        f"class C {{ static {{ {asleep} }} {INCREMENT} }}",
+        f"class C {{ static int f(int a) {{ {asleep} return a + 1; }} }}",
+        f"class C {{ {thread} static int f(int a) {{ {asleep} return a + 1; }} }}",
+    ):
+        outcome = judge(program, CASES, cpu_s=2.0, wall_s=3.0).outcome
+        assert outcome not in (Outcome.PASSED, Outcome.INFRASTRUCTURE_ERROR), (program, outcome)
+    slow_suite = suite_of(INCREMENT, "Thread.sleep(1000); check(C.f(1) == 2);")
+    outcome = judge(f"class C {{ {thread} {INCREMENT} }}", slow_suite, cpu_s=0.3, wall_s=3.0).outcome
+    assert outcome is Outcome.TIME_LIMIT
+
+
 def test_a_suite_whose_main_is_missing_fails_no_program(judge: Run) -> None:
     suite = JavaSuite((JavaMethod("C", "f", "int", ("int",)),), "class Other { }")
     assert judge(f"class C {{ {INCREMENT} }}", suite).outcome is Outcome.INFRASTRUCTURE_ERROR

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.errors import ImageMissingError, SandboxError
-from sandbox.images import dockerfile
+from sandbox.images import dockerfile, main
 from sandbox.languages import LANGUAGES, language_of
 from sandbox.roots import build_root, find_root, roots_folder
 
@@ -49,6 +49,20 @@ def test_the_dockerfile_has_the_definition_s_packages_and_label() -> None:
     text = dockerfile(CPP)
     assert "install --yes --no-install-recommends python3 g++" in text
     assert f"LABEL crucible.definition={CPP.definition_hash}" in text
+
+
+def test_a_dockerfile_makes_all_that_the_definition_makes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dockerfile", "java"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    java = LANGUAGES["java"]
+    commands = [" ".join(words).replace("{root}", "") for words in (*java.finish, *java.finish_inside)]
+    assert [line.removeprefix("RUN ") for line in lines[-len(commands) - 2 : -2]] == commands
+    assert any("crucible.jar" in command for command in commands)
+
+
+def test_pythons_image_is_by_no_dockerfile(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--dockerfile", "python"]) == 1
+    assert "`make images` needs no registry" in capsys.readouterr().err
 
 
 def test_an_unknown_language_is_named_with_those_that_are_known() -> None:

@@ -189,6 +189,13 @@ def test_helpers_of_the_setup_are_the_judges_own(run: Run) -> None:
     assert run("def f(x): return 2 * x\ndef helper(x): return 0", "assert f(3) == helper(3)", setup=setup).passed
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_suite_that_ends_by_itself_blames_nobody(run: Run, code: int) -> None:
+    verdict = run("def f(): return 1", f"import os\nos._exit({code})\nf()")
+    assert verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
+    assert "ends by itself" in verdict.detail
+
+
 def test_a_suite_that_is_broken_blames_nobody(run: Run) -> None:
     right = "def f(): return 1"
     assert run(right, "assert f( == 1").outcome is Outcome.INFRASTRUCTURE_ERROR
