@@ -215,7 +215,7 @@ def test_a_suite_that_hangs_or_ends_by_itself_fails_no_program(judge: Run, body:
 
 
 def test_no_program_can_make_a_suite_look_as_if_it_hung(judge: Run) -> None:
-    """Busy, or asleep, while its class is loaded and when it is called: the suite has asked, or the limit is its own."""
+    """Busy, or asleep, while its class is loaded and when it is called: it asked, or the limit is its own."""
     busy, asleep = "while (true) { }", "try { Thread.sleep(99000); } catch (InterruptedException e) { }"
     thread = "static { Thread t = new Thread(() -> { while (true) { } }); t.setDaemon(true); t.start(); }"
     for program in (
