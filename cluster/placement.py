@@ -177,7 +177,7 @@ def require_room(bundles: Sequence[Bundle], wait_s: float, say: Callable[[str], 
     What it lacks is asked of Ray's autoscaler, and told through ``say`` every ten seconds, until ``wait_s`` seconds are
     over. Raises ClusterError with the reason then; at once if ``wait_s`` is 0.
     """
-    from ray.autoscaler.sdk import request_resources
+    from cluster.autoscaler import ask_autoscaler
 
     begun = time.monotonic()
     said = -_SAY_EVERY_S
@@ -191,7 +191,7 @@ def require_room(bundles: Sequence[Bundle], wait_s: float, say: Callable[[str], 
         if waited - said >= _SAY_EVERY_S:
             said = waited
             say(f"waiting for room in the cluster ({waited:.0f} of at most {wait_s:.0f} s): {lack}")
-            request_resources(bundles=[dict(bundle.resources) for bundle in bundles])
+            ask_autoscaler(bundles)
         time.sleep(min(_POLL_S, max(wait_s - waited, 0.05)))
 
 

@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.weights import ShmSender, read_published
 from cluster.calls import within
 from cluster.errors import ActorError
-from cluster.session import end_actor, start_actor
+from cluster.session import close_actors, end_actor, start_actor
 
 
 def of_this_node(ticket: dict[str, str]) -> dict[str, str]:
@@ -45,6 +45,11 @@ class NodeCopy:
         if self._sender is None:
             self._sender = ShmSender("copy")
         return of_this_node(self._sender.copy(ticket, (content.data for content in contents)))
+
+    def close(self) -> None:
+        """Frees the copies."""
+        if self._sender is not None:
+            self._sender.close()
 
 
 class Relay:
@@ -84,8 +89,7 @@ class Relay:
         """Ends all copying and frees the copies."""
         for _, copying in self._copies.values():
             copying.cancel()
-        for actor in self._actors.values():
-            end_actor(actor)
+        close_actors(list(self._actors.values()))
         self._actors, self._copies, self._read = {}, {}, ("", [])
 
     async def _copy(self, ticket: dict[str, str], node_id: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from ray.autoscaler.sdk import request_resources
 
+from cluster.autoscaler import ask_autoscaler
 from cluster.control import ANSWER, POLL_S, REQUEST, Answer, ScaleRequest
 from cluster.errors import ScaleError
 from cluster.placement import Bundle, bundles_of, cluster_nodes, place, shortfall
@@ -38,7 +38,10 @@ class Control:
 
     async def _answer(self, path: Path) -> None:
         try:
-            answer = Answer(done=True, sentence=await self._scale(ScaleRequest.model_validate_json(path.read_text())))
+            request = ScaleRequest.model_validate_json(path.read_bytes())
+            answer = Answer(done=True, sentence=await self._scale(request))
+        except FileNotFoundError:
+            return  # whoever asked has given up
         except ScaleError as error:
             answer = Answer(done=False, sentence=str(error))
         except ValidationError as error:
@@ -55,11 +58,11 @@ class Control:
             raise ScaleError("placement colocated is one GPU with one generator; nothing was changed")
         have, wanted = self._bundles(*before), self._bundles(*after)
         more = [bundle for bundle in wanted if bundle.who not in {known.who for known in have}]
-        await asyncio.to_thread(_ask_autoscaler, wanted)
+        await asyncio.to_thread(ask_autoscaler, wanted)
         deadline = time.monotonic() + request.wait_s
         while lack := await asyncio.to_thread(lambda: shortfall(place(more, cluster_nodes())) if more else ""):
             if time.monotonic() >= deadline:
-                await asyncio.to_thread(_ask_autoscaler, have)
+                await asyncio.to_thread(ask_autoscaler, have)
                 raise ScaleError(
                     f"the cluster has no room: {lack}; nothing was changed (--wait SECONDS lets nodes come)"
                 )
@@ -79,8 +82,3 @@ class Control:
             "executors": config.executors.model_copy(update={"count": executors}),
         }
         return bundles_of(config.model_copy(update=counts))
-
-
-def _ask_autoscaler(bundles: list[Bundle]) -> None:
-    """It keeps nodes for these until it is asked for others; without an autoscaler nothing comes of it."""
-    request_resources(bundles=[dict(bundle.resources) for bundle in bundles])

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster import secrets
+from cluster.autoscaler import withdraw
 from cluster.config import RayConfig
 from cluster.errors import ClusterError
 from cluster.nodes import require_nodes
@@ -27,6 +28,7 @@ from cluster.placement import SANDBOX_RESOURCE, Bundle, require_room
 
 _OBJECT_STORE_BYTES = 1 << 30
 _CONNECT_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 2.0
 _AGENT_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
 _CHOOSES = "chooses_ports"
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH (or RAY_AUTH_TOKEN) to the cluster's own"
@@ -46,8 +48,11 @@ def ray_session(
     with joined(address) if address else _started(config, bundles):
         if address:
             require_nodes(folder)
-        require_room(bundles, config.wait_for_resources_s, say)
-        yield
+        try:
+            require_room(bundles, config.wait_for_resources_s, say)
+            yield
+        finally:
+            withdraw()
 
 
 def cluster_address(config: RayConfig) -> str | None:
@@ -180,3 +185,12 @@ def start_actor(kind: type, *arguments: Any, **options: Any) -> Any:
 def end_actor(handle: Any) -> None:
     """Ends an actor at once; one that is dead already stays so."""
     ray.kill(handle)
+
+
+def close_actors(handles: Sequence[Any]) -> None:
+    """Ends actors that hold more than their process: each is asked to ``close`` before, and not waited for for long."""
+    closing = [handle.close.remote() for handle in handles]
+    if closing:
+        ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
+    for handle in handles:
+        end_actor(handle)

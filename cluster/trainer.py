@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import ray
+
 from actors.trainer import TrainerWorker
 from cluster.actor_config import SupervisionConfig
 from cluster.calls import FULL_STORE, STORE_ERRORS, within
@@ -15,7 +17,7 @@ from cluster.placement import SHARE
 from cluster.presence import Present, refuse_other_versions
 from cluster.relay import of_this_node
 from cluster.roster import Report
-from cluster.session import end_actor, start_actor
+from cluster.session import close_actors, end_actor, start_actor
 from cluster.stage_config import PPOStage
 from problems.identity import WeightsVersion
 
@@ -31,6 +33,10 @@ class TrainerActor(TrainerWorker, Present):
 
     def publish(self, version: WeightsVersion) -> dict[str, str]:
         return of_this_node(super().publish(version))
+
+    @ray.method(concurrency_group=_BESIDE)
+    def close(self) -> None:
+        super().close()
 
 
 class RankGroup:
@@ -132,6 +138,10 @@ class TrainerGroup(RankGroup):
         """Compares versions with the driver's, and lets the ranks find each other."""
         await super().meet()
         self._met.set()
+
+    def close(self) -> None:
+        """Ends all ranks, and frees the weights that they have published."""
+        close_actors(self._handles)
 
     async def call_beside(self, method: str, *arguments: Any, what: str) -> Any:
         """Like ``call``, while other calls may train."""

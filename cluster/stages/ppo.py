@@ -83,7 +83,7 @@ async def _train_through_losses(
                 raise
             lineage = context.metrics.lineage = context.folder.begin_lineage(stage.name)
         finally:
-            trainer.end()
+            trainer.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 
+from actors.weights import SHARED_MEMORY
 from cluster.ledger import surviving_steps
 from cluster.run_folder import digest, read_lines
 
@@ -214,3 +215,7 @@ def test_a_run_with_a_changed_config_is_refused(finished: Finished) -> None:
 
 def test_nothing_of_the_killed_run_is_left_after_ray_has_noticed(finished: Finished) -> None:
     assert wait_for_ends(finished.agents, 120.0) == []
+
+
+def test_no_published_weights_are_left(finished: Finished) -> None:
+    assert list(SHARED_MEMORY.glob(f"crucible-weights-{finished.root.name}-*")) == []

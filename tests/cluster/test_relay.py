@@ -65,7 +65,10 @@ async def test_two_generators_of_a_node_share_one_copy_and_a_lost_one_is_made_ag
         assert verify_published(await relay.local(ticket, other_node)).version == VERSION  # whoever asks again
 
         sender.retire(VERSION)
+        copies = Path((await relay.local(ticket, other_node))["folder"]).parent
+        assert copies.exists()
         relay.close()
+        assert not copies.exists()
         with pytest.raises(ActorError, match=r"weights L0\.S3 are not at .*retired"):
             await relay.local(ticket, other_node)
     finally:

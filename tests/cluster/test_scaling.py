@@ -13,9 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.actor_config import ExecutorsConfig, GeneratorsConfig
+from cluster.autoscaler import ask_autoscaler, withdraw
 from cluster.cli import app
 from cluster.config import RunConfig
-from cluster.placement import Node
+from cluster.placement import Bundle, Node
 from cluster.scaling import Control
 from cluster.stage_config import EvaluateStage, ProblemSource
 
@@ -55,7 +56,7 @@ def driven(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamesp
     )
     node = Node("n", {"CPU": 3.0, "sandbox": 1.0}, {"CPU": 1.0, "sandbox": 0.0})
     monkeypatch.setattr("cluster.scaling.cluster_nodes", lambda: [node])
-    monkeypatch.setattr("cluster.scaling.request_resources", lambda bundles: context.asked.append(len(bundles)))
+    monkeypatch.setattr("cluster.autoscaler.request_resources", lambda bundles: context.asked.append(len(bundles)))
     with (root / "driver.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield context
@@ -88,6 +89,27 @@ async def test_within_the_cluster_it_is_done_and_beyond_it_nothing_is_changed(
             0,
             "generators 3 -> 1, executors 1 -> 1",
         )
+
+
+async def test_a_request_that_is_none_harms_no_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with driven(root, monkeypatch) as context:
+        (root / "control" / "1.request.json").write_bytes(b'\xff{"generators": ')
+        (root / "control" / "2.request.json").symlink_to(root / "gone")  # as if its asker had just taken it back
+        code, said = await say(context, str(root), "--generators", "1", "--wait", "0")
+        assert (code, said) == (0, "generators 2 -> 1, executors 1 -> 1")
+        assert "the request is malformed" in (root / "control" / "1.answer.json").read_text()
+
+
+def test_what_was_asked_of_the_autoscaler_is_withdrawn_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("cluster.autoscaler._standing", [])
+    monkeypatch.setattr("cluster.autoscaler.request_resources", lambda bundles: asked.append(bundles))
+    withdraw()
+    assert asked == []
+    ask_autoscaler([Bundle("generator-0", {"CPU": 1.0})])
+    withdraw()
+    withdraw()
+    assert asked == [[{"CPU": 1.0}], []]
 
 
 async def test_a_shared_gpu_has_one_generator(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
