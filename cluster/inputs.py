@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,11 +95,32 @@ def _from_hub(reference: str) -> Path:
 
 
 def resolve_model(reference: str, folder: RunFolder) -> Path:
-    """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""
+    """The folder of a model: of an earlier stage, on disk, or fetched from the hub into the run's folder."""
     if not reference.startswith(STAGE_PREFIX):
-        return model_folder(reference)
+        return model_folder(reference) if Path(reference).is_dir() else _hub_model(reference, folder)
     name, _, step = reference.removeprefix(STAGE_PREFIX).partition(STEP_MARK)
     return folder.stage(name).model_at(int(step)) if step else folder.stage(name).model
+
+
+def _hub_model(reference: str, folder: RunFolder) -> Path:
+    """The hub's files in the run's folder, which all nodes see and a run that goes on finds unchanged.
+
+    The hub's cache is that of this user on this node, and moves on with the hub.
+    """
+    place = folder.hub / reference.replace("/", "--")
+    if not place.exists():
+        partial = place.with_name(f"{place.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(model_folder(reference), partial, copy_function=_link_or_copy)
+        partial.rename(place)
+    return place
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(os.path.realpath(source), target)  # the cache's names are links to its blobs
+    except OSError:  # another file system
+        shutil.copyfile(source, target)
 
 
 def weights_digest(model: Path) -> str:

@@ -126,6 +126,7 @@ class RunFolder:
         self.tensorboard = root / "tensorboard"
         self.events = root / "events.jsonl"
         self.control = root / "control"
+        self.hub = root / "hub"
         self.report = root / "report.html"
         self.lineages = root / "lineages.jsonl"
 

@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster import inputs
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs, check_leakage, check_tokenizers
+from cluster.inputs import check_inputs, check_leakage, check_tokenizers, resolve_model
 from cluster.labels import write_labels
+from cluster.run_folder import RunFolder
 from cluster.stage_config import (
     CollectStage,
     DPOStage,
@@ -81,6 +82,32 @@ def test_a_missing_model_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         check_inputs([EvaluateStage(name="e", model=str(tmp_path / "absent"), problems=TEST)])
     with pytest.raises(ConfigError, match=r"has no config\.json"):
         check_inputs([EvaluateStage(name="e", model=str(tmp_path), problems=TEST)])
+
+
+def test_a_model_of_the_hub_lies_in_the_runs_folder_and_stays_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other nodes see that folder, and not the driver's cache, whose names are links to its blobs."""
+    cache = tmp_path / "cache"
+    (cache / "snapshot").mkdir(parents=True)
+
+    def fetch(reference: str) -> str:
+        assert reference == "someone/a-model"
+        return str(cache / "snapshot")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    (cache / "blob-1").write_text("first")
+    (cache / "snapshot" / "config.json").symlink_to("../blob-1")
+    folder = RunFolder(tmp_path / "run")
+    (model,) = {resolve_model("someone/a-model", folder) for _ in range(2)}
+    assert model.is_relative_to(folder.root)
+    (cache / "snapshot" / "config.json").unlink()
+    (cache / "blob-2").write_text("second")
+    (cache / "snapshot" / "config.json").symlink_to("../blob-2")
+    (cache / "blob-1").unlink()
+    assert (resolve_model("someone/a-model", folder) / "config.json").read_text() == "first"
+    (tmp_path / "config.json").touch()
+    assert resolve_model(str(tmp_path), folder) == tmp_path  # a folder is used where it lies
 
 
 def stages(evaluate: EvaluateStage) -> list:
