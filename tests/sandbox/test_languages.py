@@ -58,15 +58,15 @@ class Adder {
 """,
     "bash": "read a b\necho $((a + b))\n",
 }
-# What does not compile in it is at the line and column given; 0 where the language's tool names no column.
+# What does not compile in it is at the line and column given.
 BROKEN = {
     "java": ("public class Adder {\n    int f() { return unknown; }\n}\n", 2, 22, "cant.resolve"),
     "cpp": ("#include <iostream>\nint main() {\n  int a = unknown;\n}\n", 3, 11, "undeclared"),
     "javascript": ("let a = 1;\n  let b = unknown unknown;\n", 2, 19, "SyntaxError"),
     "typescript": ("let a: number = 1;\n  let b: number = unknown;\n", 2, 19, "TS2304"),
-    "php": ("<?php\n$a = 1;\n$b = unknown unknown;\n", 3, 0, "Parse error"),
+    "php": ("<?php\n$a = 1;\n$b = unknown unknown;\n", 3, 14, "Parse error"),
     "csharp": ("class A {\n    int F() { return unknown; }\n}\n", 2, 22, "CS0103"),
-    "bash": ("a=1\nif unknown unknown; fi\n", 2, 0, "syntax error"),
+    "bash": ("a=1\nif unknown unknown; fi\n", 2, 21, "syntax error"),
 }
 IN_CI = ("java", "cpp", "javascript")
 _LANGUAGES = [pytest.param(name, marks=[] if name in IN_CI else pytest.mark.soak) for name in REFERENCES]
@@ -137,11 +137,45 @@ def test_one_that_does_not_compile_names_line_column_and_class_of_error(execute:
     assert first.message
 
 
+# PHP and Bash name no column themselves; ours is found by cutting the text.
+CUT = [
+    ("php", "<?php\nfunction f($x) {\n  return $x + ;\n}\n", 3, 15),
+    ("php", "<?php\nif (1) { echo 1 }\n", 2, 17),
+    ("php", "<?php\n$a = [1, 2;\n", 2, 11),
+    ("php", '<?php\necho "\u00e9 {$x}" ) ;\n', 2, 16),  # in bytes
+    ("php", "<?php\n$x = 08;\n", 2, 6),
+    ("php", "<?php\nfunction f($x) {\n  return $x;\n", 4, 1),  # the end of the text
+    ("php", "<?php\nfunction f() {}\n  function f() {}\n", 3, 3),  # of a later pass: its line's first token
+    ("bash", "for x in a b; do echo fi; fi; done\n", 1, 27),
+    ("bash", 'echo "x)" ) "y)"\n', 1, 11),
+    ("bash", "a=1\n echo && ||\n", 2, 10),
+    ("bash", "\u00e9='\u00fc' ; fi\n", 1, 11),
+    ("bash", 'a=1\necho "a" "b\necho c\n', 2, 10),  # the quote that nothing closes
+    ("bash", "echo a ${b} ${a\n", 1, 14),
+    ("bash", "if true; then\necho a\n", 3, 1),  # the end of the text
+]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("name", "source", "line", "column"), CUT)
+def test_the_column_is_that_of_what_was_met(
+    warm: BlockingExecutor, name: str, source: str, line: int, column: int
+) -> None:
+    try:
+        verdict = warm.run(Program(name, source.encode()), SUITE, LIMITS)
+    except ImageMissingError as error:
+        pytest.skip(str(error))
+    assert verdict.outcome is Outcome.COMPILE_ERROR
+    first = verdict.diagnostics[0]
+    assert (first.line, first.column) == (line, column), verdict
+
+
 # Heads of what compilers write, each before a text that makes a careless pattern try again and again.
 HEADS = (
     "Main.java:1:1: compiler.err.", "program.cpp:1:1: error: ", "program.js:1", "SyntaxError: ",
     "program.ts(1,1): error TS1: ",
-    "PHP Parse error:", "Fatal error: a in ", "program.cs(1,1): error CS1: ", "program.sh: line 1: syntax error", "",
+    "Parse error: line 1: column 1: ", "Fatal error: line ", "program.cs(1,1): error CS1: ",
+    "program.sh: line 1: column 1: syntax error", "",
 )  # fmt: skip
 REPEATED = (" ", "\t", "a", "1", "^", ":", " in ", "program.php", "program.js:1", "Error", "\r")
 
