@@ -187,9 +187,12 @@ def end_actor(handle: Any) -> None:
     ray.kill(handle)
 
 
-def close_actors(handles: Sequence[Any]) -> None:
-    """Ends actors that hold more than their process: each is asked to ``close`` before, and not waited for for long."""
-    closing = [handle.close.remote() for handle in handles]
+def close_actors(handles: Sequence[Any], **options: Any) -> None:
+    """Ends actors that hold more than their process: each is asked to ``close`` before, and not waited for for long.
+
+    ``options``: Ray's, of that call.
+    """
+    closing = [handle.close.options(**options).remote() for handle in handles]
     if closing:
         ray.wait(closing, num_returns=len(closing), timeout=_CLOSE_TIMEOUT_S)
     for handle in handles:

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import ray
-
 from actors.trainer import TrainerWorker
 from cluster.actor_config import SupervisionConfig
 from cluster.calls import FULL_STORE, STORE_ERRORS, within
@@ -33,10 +31,6 @@ class TrainerActor(TrainerWorker, Present):
 
     def publish(self, version: WeightsVersion) -> dict[str, str]:
         return of_this_node(super().publish(version))
-
-    @ray.method(concurrency_group=_BESIDE)
-    def close(self) -> None:
-        super().close()
 
 
 class RankGroup:
@@ -141,7 +135,7 @@ class TrainerGroup(RankGroup):
 
     def close(self) -> None:
         """Ends all ranks, and frees the weights that they have published."""
-        close_actors(self._handles)
+        close_actors(self._handles, concurrency_group=_BESIDE)
 
     async def call_beside(self, method: str, *arguments: Any, what: str) -> Any:
         """Like ``call``, while other calls may train."""
