@@ -100,6 +100,7 @@ class NcclSender:
         self._open_group = open_group
         self._token = os.urandom(16).hex()
         self._published: tuple[str, list[tuple[str, torch.Tensor]]] = ("", [])
+        self._connections: set[socket.socket] = set()
         self._server = socket.create_server(("", 0))
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -129,8 +130,9 @@ class NcclSender:
     def close(self) -> None:
         """No engine is served any more."""
         self._published = ("", [])
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)  # or the thread would wait in accept for good
+        for waiting in (self._server, *list(self._connections)):
+            with suppress(OSError):
+                waiting.shutdown(socket.SHUT_RDWR)  # or its thread would wait for good
         self._server.close()
 
     def _listen(self) -> None:
@@ -138,6 +140,7 @@ class NcclSender:
         with suppress(OSError):
             while True:
                 connection, _ = self._server.accept()
+                self._connections.add(connection)
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -145,9 +148,11 @@ class NcclSender:
         group: Group | None = None
         with connection, connection.makefile("rw", encoding="utf-8", newline="\n") as lines:
             try:
+                connection.settimeout(self._timeout_s)  # who has shown no token is not waited for
                 hello = json.loads(lines.readline(_LINE_BYTES) or "{}")
-                if hello.get("token") != self._token:
+                if not isinstance(hello, dict) or hello.get("token") != self._token:
                     return
+                connection.settimeout(None)
                 port = _free_port()
                 _say(lines, {"port": port})
                 group = self._open_group(self._address, port, int(hello["world_size"]))
@@ -159,10 +164,11 @@ class NcclSender:
                     _say(lines, {"sending": version})
                     group.send(tensors, self._timeout_s)
                     _say(lines, {"sent": version})
-            except (OSError, WeightTransportError) as error:
+            except (OSError, ValueError, WeightTransportError) as error:
                 with suppress(OSError):
                     _say(lines, {"error": str(error)})
             finally:
+                self._connections.discard(connection)
                 if group is not None:
                     group.close()
 

@@ -70,11 +70,25 @@ class Engine:
         await self.writer.drain()
 
 
+def serving() -> set[threading.Thread]:
+    """The threads of connections, of whichever sender."""
+    return {thread for thread in threading.enumerate() if thread.name.endswith("(_serve)")}
+
+
+async def nobody_serves_but(others: set[threading.Thread]) -> None:
+    deadline = time.monotonic() + 10
+    while serving() - others:
+        assert time.monotonic() < deadline, "a connection is still served"
+        await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def sender() -> AsyncIterator[NcclSender]:
+    others = serving()
     made = NcclSender("127.0.0.1", timeout_s=TIMEOUT_S, open_group=SocketGroup, device="cpu")
     yield made
     made.close()
+    await nobody_serves_but(others)
 
 
 async def load(fetcher: NcclFetcher, ticket: dict[str, str], engine: Engine) -> None:
@@ -117,10 +131,19 @@ async def test_a_stuck_engine_holds_up_no_other_and_is_given_up(sender: NcclSend
 
 
 async def test_who_does_not_know_the_token_gets_nothing(sender: NcclSender) -> None:
+    others = serving()
     ticket = sender.publish(V1, [TENSORS]) | {"token": "guessed"}
     with pytest.raises(WeightTransportError, match="closed the connection"):
         await NcclFetcher(num_workers=2).join(ticket, Engine())
-    deadline = time.monotonic() + 10
-    while any(thread.name.endswith("(_serve)") for thread in threading.enumerate()):
-        assert time.monotonic() < deadline, "a connection without the token is still served"
-        await asyncio.sleep(0.02)
+    await nobody_serves_but(others)
+
+
+@pytest.mark.parametrize("hello", [b"", b"[1]\n", b"no JSON\n", b'{"token": ["guessed"]}\n'])
+async def test_who_says_no_token_is_not_waited_for(sender: NcclSender, hello: bytes) -> None:
+    others = serving()
+    port = int(sender.publish(V1, [TENSORS])["port"])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(hello)
+    assert b"sending" not in await asyncio.wait_for(reader.read(), 4 * TIMEOUT_S)
+    writer.close()
+    await nobody_serves_but(others)
