@@ -81,7 +81,7 @@ def arm_recipe(method: str, seed: int, shared: Path) -> dict[str, Any]:
         "policy": model_of(shared, "base"),
         "critic_from": model_of(shared, "prm") if value else None,
         "rewards": [outcome, lines | {"model": model_of(shared, "prm")}] if dense else [outcome],
-        "learner": stages["supervised"]["learner"] | {"seed": seed},
+        "learner": stages["supervised" if value else "baseline"]["learner"] | {"seed": seed},  # with a warm-up, or none
     }
     return common | {"seed": seed, "stages": [policy, stages["after"] | {"compare_with": None}]}
 

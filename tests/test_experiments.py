@@ -93,7 +93,11 @@ def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_a
     assert kinds == (["all_passed", "process"] if method in ("dense", "both") else ["all_passed"])
     assert (ppo.critic_from == "shared/stages/prm/model") == (method in ("value", "both"))
     assert after.kind == "evaluate"
-    without = {"rewards", "critic_from"}
+    assert (ppo.warmup_groups == 0) == (
+        method in ("value", "both")
+    )  # a critic that begins as the model is not warmed up
+    warmup = {"warmup_steps", "warmup_rollouts"}
+    without = {"rewards": True, "critic_from": True, "learner": {"advantage": {"critic": warmup}}}
     (baseline, _) = load_recipe(experiment.recipe_file(process.arm_recipe("baseline", 2, Path("shared")), "b")).stages
     assert ppo.model_dump(exclude=without) == baseline.model_dump(exclude=without)
 
