@@ -160,5 +160,5 @@ def reranker_section(arms: Sequence[Arm]) -> str:
             counts = f"{arm['mined'][mined]['num_pairs']}, {sources.get(mined, {}).get('num_pairs', 0)}"
             lines.append(f"| {setting} | {arm['seed']} | {counts} | {' | '.join(cells)} |")
     same = all(arm["weights"]["base"] == arm["weights"]["policy_began_with"] for arm in arms)
-    lines += ["", f"The policy of the second round began with the supervised model's weights, by their digest: {same}."]
+    lines += ["", f"The policy paid by a reranker began with the supervised model's weights, by their digest: {same}."]
     return "\n".join(lines) + "\n"

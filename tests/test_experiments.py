@@ -78,6 +78,8 @@ def test_the_baseline_of_rlcf_is_given_the_seconds_of_discriminator_and_ppo(tmp_
     recipe = rlcf.arm_recipe("sft", 1, tmp_path / "shared")
     trained = load_recipe(experiment.recipe_file(recipe, "sft")).stages[0]
     assert (trained.train.max_seconds, trained.base) == (100.0, str(tmp_path / "shared/stages/base/model"))
+    with_problems = {stage.name: stage for stage in load_recipe(experiment.ROOT / "recipes" / "rlcf.yaml").stages}
+    assert trained.problems == (*with_problems["discriminator"].problems, *with_problems["ppo"].problems)
     with pytest.raises(SystemExit, match="rlcf-both-2 has to be run first"):
         rlcf.arm_recipe("sft", 2, tmp_path / "shared")
 

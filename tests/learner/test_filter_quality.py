@@ -40,6 +40,12 @@ def test_linear_data_fit_perfectly(binning):
     assert fit.masses.sum() == pytest.approx(1.0)
 
 
+def test_under_every_filter_linear_data_fit_perfectly():
+    rewards = np.random.default_rng(0).uniform(-1, 1, (200, 10))
+    fits = compare_filters(ALL, [(row, 2 * row - 1) for row in rewards])
+    assert [fits[rule.kind].r_squared for rule in ALL] == pytest.approx([1.0] * 4)
+
+
 def test_three_bins_by_hand():
     # bins hold rewards 0, 1, 2 with scores 0, 1, 0: the best line is flat at 1/3, nothing is explained
     fit = r_squared(np.array([0.0, 1.0, 2.0]), np.array([0.0, 1.0, 0.0]), np.ones(3), num_bins=3, binning="equal_width")

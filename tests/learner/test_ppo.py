@@ -192,7 +192,8 @@ def test_what_is_filtered_passes_through_neither_model(tiny_model, groups, rule,
     learner = PPOLearner(
         tiny_model, config(filter=rule, advantage=GAE(critic=CRITIC.model_copy(update={"train_on": "kept"})))
     )
-    for module in (learner.policy.model.base_model, learner.critic.model):
+    models = (learner.policy.model.base_model, learner.reference.model.base_model, learner.critic.model)
+    for module in models:
         module.register_forward_hook(
             lambda _m, _a, kwargs, _o: passed.append(kwargs["position_ids"].numel()), with_kwargs=True
         )
@@ -202,9 +203,31 @@ def test_what_is_filtered_passes_through_neither_model(tiny_model, groups, rule,
     assert set(result.trained_ids) == kept
     tokens = sum(as_sequence(t).num_tokens for group in groups for t in group if t.id in kept)
     assert result.policy_tokens == result.critic_tokens == tokens
-    # policy: two epochs; critic: values and one epoch
-    assert sum(passed) == 4 * tokens
+    # policy: two epochs; reference: once; critic: values and one epoch
+    assert sum(passed) == 5 * tokens
     assert result.metrics["learner/tokens_policy"] == tokens
+    assert result.metrics["learner/samples_given"] == 20
+    assert result.metrics["learner/samples_trained"] == share * 20
+    given = sum(as_sequence(t).num_tokens for group in groups for t in group)
+    assert result.metrics["learner/tokens_given"] == given
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (BestWorst(), {("p0", 4), ("p0", 0), ("p1", 4), ("p1", 0)}),
+        (BestOfN(), {("p0", 4), ("p1", 4)}),
+    ],
+)
+def test_answers_are_ranked_among_those_of_their_own_prompt(make_trajectory, rule, expected):
+    """Each reward of one prompt lies above all of the other: ranked over the batch, one prompt would lose all."""
+    rewards = [range(10, 15), range(-14, -9)]
+    groups = [[make_trajectory(g, s, reward=float(r)) for s, r in enumerate(rewards[g])] for g in (0, 1)]
+    settings = config(filter=rule)
+    admitted, _ = admit(groups, settings, vocab_size=40)
+    kept, passed_over = apply_filter(admitted, settings)
+    assert {(sample.trajectory.id.problem_id, sample.trajectory.id.sample_index) for sample in kept} == expected
+    assert len(passed_over) == 10 - len(expected)
 
 
 def test_the_critic_may_learn_from_what_the_policy_does_not(tiny_model, groups):

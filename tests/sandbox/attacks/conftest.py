@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,8 @@ from ..conftest import BACKENDS, open_backend
 
 HONEST = Program("python", b"print('x')\ndef f(x):\n    print(x)\n    return x + 1\n")
 HONEST_SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2", "assert f(41) == 42"))
-FAILED = frozenset(Outcome) - {Outcome.PASSED, Outcome.INFRASTRUCTURE_ERROR}
+WRONG, ERROR, COMPILE = Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR
+TIME, MEMORY, OUTPUT = Outcome.TIME_LIMIT, Outcome.MEMORY_LIMIT, Outcome.OUTPUT_LIMIT
 LIMITS = Limits(cpu_s=2.0, wall_s=8.0, memory_bytes=256 << 20)
 
 OUR_MOUNTS = ("root", "scratch", "mask")
@@ -129,13 +130,13 @@ def assault(attacked: BlockingExecutor) -> Assault:
     def run(
         program: str | bytes,
         *cases: str,
-        expect: frozenset[Outcome] | Outcome = FAILED,
+        expect: Iterable[Outcome] | Outcome,
         limits: Limits = LIMITS,
         setup: str = "",
         stop: bool = True,
     ) -> list[Verdict]:
         source = program.encode() if isinstance(program, str) else program
-        expected = {expect} if isinstance(expect, Outcome) else expect
+        expected = {expect} if isinstance(expect, Outcome) else set(expect)
         verdicts: list[Verdict] = []
         for _ in range(2):
             hidden = f"SECRET = 'SECRET{secrets.token_hex(16)}'\n{setup}"

@@ -9,88 +9,89 @@ import pytest
 from problems.problem import Limits
 from sandbox import Outcome
 
-from .conftest import FAILED, Assault
+from .conftest import COMPILE, ERROR, MEMORY, OUTPUT, TIME, WRONG, Assault
 
 LIMITS = Limits(cpu_s=1.0, wall_s=2.0, memory_bytes=128 << 20, num_processes=16, output_bytes=1 << 20)
 EATERS = {
-    "fork bomb": "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: pass",
-    "fork bomb of sleepers": "import os, time\ndef f(x):\n    while True:\n        try:\n            if os.fork() == 0: time.sleep(99)\n"
-    "        except OSError: time.sleep(99)",
-    "thread bomb": "import threading, time\ndef f(x):\n    while True: threading.Thread(target=time.sleep, args=(99,)).start()",
-    "memory at once": "def f(x): return len(bytearray(10 << 30))",
-    "memory bit by bit": "def f(x):\n    a = []\n    while True: a.append('x' * 100_000)",
-    "memory by many": "import os, time\ndef f(x):\n    for _ in range(8): os.fork()\n    a = bytearray(100 << 20)\n    time.sleep(99)",
-    "memory that grows in the judge": "def f(x): return [[] for _ in range(1_000_000)]",
-    "a map of anonymous memory": "import mmap\ndef f(x):\n    m = mmap.mmap(-1, 4 << 30)\n    for i in range(0, 4 << 30, 4096): m[i] = 1",
-    "many maps shared with children": "import mmap, os, time\ndef f(x):\n    a = []\n    while True:\n        m = mmap.mmap(-1, 8 << 20)\n"
-    "        m.write(b'x' * (8 << 20))\n        a.append(m)",
-    "full disk": "def f(x):\n    for i in range(10**9): open(f'f{i}', 'wb').write(b'x' * (1 << 20))",
-    "inodes": "import os\ndef f(x):\n    for i in range(10**9): os.mkdir(f'd{i}')",
-    "a sparse file": "import os\ndef f(x):\n    fd = os.open('sparse', os.O_CREAT | os.O_RDWR)\n    os.ftruncate(fd, 1 << 50)",
-    "shared memory": "def f(x):\n    for i in range(10**9): open(f'/dev/shm/f{i}', 'wb').write(b'x' * (1 << 20))",
-    "descriptors": "import os\ndef f(x):\n    while True: os.dup(0)",
-    "pipes full of data": "import os\ndef f(x):\n    while True:\n        r, w = os.pipe()\n        os.set_blocking(w, False)\n        os.write(w, b'x' * 65536)",
-    "sockets full of data": "import socket\ndef f(x):\n    kept = []\n    while True:\n        a, b = socket.socketpair()\n        kept += [a, b]\n"
-    "        a.setblocking(False)\n        a.send(b'x' * 200_000)",
-    "flood on standard output": "import os\ndef f(x):\n    while True: os.write(1, b'x' * 65536)",
-    "flood on standard error": "import os\ndef f(x):\n    while True: os.write(2, b'x' * 65536)",
-    "flood while loading": "while True: print('x' * 65536)",
-    "a huge answer": "def f(x): return 'x' * (50 << 20)",
-    "many huge answers": "def f(x):\n    while True: yield 'x' * 100_000",
-    "standard input": "import sys\ndef f(x): return sys.stdin.read() + 1",
-    "an endless loop": "def f(x):\n    while True: pass",
-    "an endless loop while loading": "while True: pass",
-    "an endless loop that ignores signals": "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
-    "    except (OSError, ValueError): pass\ndef f(x):\n    while True: pass",
-    "an endless loop in C": "import itertools\ndef f(x): return sum(itertools.repeat(1))",
-    "a sleep": "import time\ndef f(x): time.sleep(99)",
-    "a sleep while loading": "import time\ntime.sleep(99)",
-    "a wait for nothing": "import threading\ndef f(x): threading.Event().wait()",
-    "a deadlock": "import threading\ndef f(x):\n    lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()",
-    "a regular expression": "import re\ndef f(x): return re.match('(a+)+$', 'a' * 40 + 'b')",
-    "a huge integer": "def f(x): return 10 ** (10 ** 9)",
-    "a large integer for the judge": "def f(x): return 1 << 30_000_000",
-    "colliding hashes": "def f(x): return {i * ((1 << 61) - 1): 1 for i in range(1, 60_000)}",
-    "deep data": "def f(x):\n    a = []\n    for _ in range(100_000): a = [a]\n    return a",
-    "data that holds itself": "def f(x):\n    a = []\n    a.append(a)\n    return a",
-    "a compile bomb of brackets": "x = " + "(" * 5000 + ")" * 5000,
-    "a compile bomb of operators": "x = " + "-" * 100_000 + "1",
-    "a compile bomb of constants": "x = " + " ** ".join(["9"] * 9) + "\ndef f(x): return x",
-    "a compile bomb of powers": "def f(x): return (1 << 100_000_000) * (1 << 100_000_000) * (1 << 100_000_000)",
-    "decompression": "import zlib\ndef f(x):\n    data = zlib.compress(bytes(50 << 20))\n    return [zlib.decompress(data) for _ in range(99)]",
-    "a daemon": "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            while True: time.sleep(1)\n"
-    "        os._exit(0)\n    raise ValueError",
-    "a daemon that holds everything open": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(999)\nos._exit(0)",
-    "a daemon that goes to another parent": "import ctypes, os, time\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\ndef f(x):\n"
-    "    if os.fork() == 0:\n        if os.fork() == 0: time.sleep(999)\n        os._exit(0)\n    os._exit(0)",
-    "time used by a process beside": "import ctypes, os, time\ndef f(x):\n"
-    "    if ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0) == 0:\n        while True: pass\n    time.sleep(99)",
-    "zombies": "import os, time\ndef f(x):\n    for _ in range(10**6):\n        try:\n            if os.fork() == 0: os._exit(0)\n"
-    "        except OSError: time.sleep(99)",
-    "locks": "import fcntl, time\ndef f(x):\n    fcntl.flock(open('/usr/bin/python3.11'), fcntl.LOCK_EX)\n    time.sleep(99)",
+    "fork bomb": ({TIME}, "import os\ndef f(x):\n    while True:\n        try: os.fork()\n        except OSError: pass"),
+    "fork bomb of sleepers": ({TIME}, "import os, time\ndef f(x):\n    while True:\n        try:\n            if os.fork() == 0: time.sleep(99)\n"
+    "        except OSError: time.sleep(99)"),
+    "thread bomb": ({ERROR}, "import threading, time\ndef f(x):\n    while True: threading.Thread(target=time.sleep, args=(99,)).start()"),
+    "memory at once": ({MEMORY}, "def f(x): return len(bytearray(10 << 30))"),
+    "memory bit by bit": ({MEMORY}, "def f(x):\n    a = []\n    while True: a.append('x' * 100_000)"),
+    "memory by many": ({ERROR, MEMORY, TIME}, "import os, time\ndef f(x):\n    for _ in range(8): os.fork()\n    a = bytearray(100 << 20)\n    time.sleep(99)"),
+    "memory that grows in the judge": ({OUTPUT}, "def f(x): return [[] for _ in range(1_000_000)]"),
+    "a map of anonymous memory": ({MEMORY, ERROR}, "import mmap\ndef f(x):\n    m = mmap.mmap(-1, 4 << 30)\n    for i in range(0, 4 << 30, 4096): m[i] = 1"),
+    "many maps shared with children": ({MEMORY, ERROR}, "import mmap, os, time\ndef f(x):\n    a = []\n    while True:\n        m = mmap.mmap(-1, 8 << 20)\n"
+    "        m.write(b'x' * (8 << 20))\n        a.append(m)"),
+    "full disk": ({ERROR, MEMORY}, "def f(x):\n    for i in range(10**9): open(f'f{i}', 'wb').write(b'x' * (1 << 20))"),
+    "inodes": ({ERROR}, "import os\ndef f(x):\n    for i in range(10**9): os.mkdir(f'd{i}')"),
+    "a sparse file": ({ERROR}, "import os\ndef f(x):\n    fd = os.open('sparse', os.O_CREAT | os.O_RDWR)\n    os.ftruncate(fd, 1 << 50)"),
+    "shared memory": ({ERROR}, "def f(x):\n    for i in range(10**9): open(f'/dev/shm/f{i}', 'wb').write(b'x' * (1 << 20))"),
+    "descriptors": ({ERROR}, "import os\ndef f(x):\n    while True: os.dup(0)"),
+    "pipes full of data": ({ERROR}, "import os\ndef f(x):\n    while True:\n        r, w = os.pipe()\n        os.set_blocking(w, False)\n        os.write(w, b'x' * 65536)"),
+    "sockets full of data": ({ERROR}, "import socket\ndef f(x):\n    kept = []\n    while True:\n        a, b = socket.socketpair()\n        kept += [a, b]\n"
+    "        a.setblocking(False)\n        a.send(b'x' * 200_000)"),
+    "flood on standard output": ({OUTPUT}, "import os\ndef f(x):\n    while True: os.write(1, b'x' * 65536)"),
+    "flood on standard error": ({OUTPUT}, "import os\ndef f(x):\n    while True: os.write(2, b'x' * 65536)"),
+    "flood while loading": ({OUTPUT}, "while True: print('x' * 65536)"),
+    "a huge answer": ({OUTPUT}, "def f(x): return 'x' * (50 << 20)"),
+    "many huge answers": ({WRONG}, "def f(x):\n    while True: yield 'x' * 100_000"),
+    "standard input": ({ERROR}, "import sys\ndef f(x): return sys.stdin.read() + 1"),
+    "an endless loop": ({TIME}, "def f(x):\n    while True: pass"),
+    "an endless loop while loading": ({TIME}, "while True: pass"),
+    "an endless loop that ignores signals": ({TIME}, "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
+    "    except (OSError, ValueError): pass\ndef f(x):\n    while True: pass"),
+    "an endless loop in C": ({TIME}, "import itertools\ndef f(x): return sum(itertools.repeat(1))"),
+    "a sleep": ({TIME}, "import time\ndef f(x): time.sleep(99)"),
+    "a sleep while loading": ({TIME}, "import time\ntime.sleep(99)"),
+    "a wait for nothing": ({TIME}, "import threading\ndef f(x): threading.Event().wait()"),
+    "a deadlock": ({TIME}, "import threading\ndef f(x):\n    lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()"),
+    "a regular expression": ({TIME}, "import re\ndef f(x): return re.match('(a+)+$', 'a' * 40 + 'b')"),
+    "a huge integer": ({TIME, MEMORY}, "def f(x): return 10 ** (10 ** 9)"),
+    "a large integer for the judge": ({OUTPUT}, "def f(x): return 1 << 30_000_000"),
+    "colliding hashes": ({TIME}, "def f(x): return {i * ((1 << 61) - 1): 1 for i in range(1, 60_000)}"),
+    "deep data": ({ERROR}, "def f(x):\n    a = []\n    for _ in range(100_000): a = [a]\n    return a"),
+    "data that holds itself": ({ERROR}, "def f(x):\n    a = []\n    a.append(a)\n    return a"),
+    "a compile bomb of brackets": ({COMPILE}, "x = " + "(" * 5000 + ")" * 5000),
+    "a compile bomb of operators": ({COMPILE, MEMORY, ERROR}, "x = " + "-" * 100_000 + "1"),
+    "a compile bomb of constants": ({TIME, MEMORY}, "x = " + " ** ".join(["9"] * 9) + "\ndef f(x): return x"),
+    "a compile bomb of powers": ({TIME, MEMORY}, "def f(x): return (1 << 100_000_000) * (1 << 100_000_000) * (1 << 100_000_000)"),
+    "decompression": ({MEMORY}, "import zlib\ndef f(x):\n    data = zlib.compress(bytes(50 << 20))\n    return [zlib.decompress(data) for _ in range(99)]"),
+    "a daemon": ({ERROR}, "import os, time\ndef f(x):\n    if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            while True: time.sleep(1)\n"
+    "        os._exit(0)\n    raise ValueError"),
+    "a daemon that holds everything open": ({ERROR}, "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(999)\nos._exit(0)"),
+    "a daemon that goes to another parent": ({ERROR}, "import ctypes, os, time\nctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\ndef f(x):\n"
+    "    if os.fork() == 0:\n        if os.fork() == 0: time.sleep(999)\n        os._exit(0)\n    os._exit(0)"),
+    "time used by a process beside": ({TIME}, "import ctypes, os, time\ndef f(x):\n"
+    "    if ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0) == 0:\n        while True: pass\n    time.sleep(99)"),
+    "zombies": ({TIME}, "import os, time\ndef f(x):\n    for _ in range(10**6):\n        try:\n            if os.fork() == 0: os._exit(0)\n"
+    "        except OSError: time.sleep(99)"),
+    "locks": ({TIME, ERROR}, "import fcntl, time\ndef f(x):\n    fcntl.flock(open('/usr/bin/python3.11'), fcntl.LOCK_EX)\n    time.sleep(99)"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", EATERS)
 def test_what_eats_without_end_meets_a_limit(assault: Assault, name: str) -> None:
-    assault(EATERS[name], expect=FAILED, limits=LIMITS)
+    expect, program = EATERS[name]
+    assault(program, expect=expect, limits=LIMITS)
 
 
 FOR_THE_JUDGE = {
-    "a decimal to be made an integer": ("import decimal\ndef f(x): return decimal.Decimal('1e999999999')", "assert int(f(1)) == 2"),
-    "a range to be made a list": ("def f(x): return range(10 ** 15)", "assert list(f(1)) == [2]"),
-    "a text for a regular expression": ("def f(x): return 'a' * 40 + 'b'", "import re\nassert re.fullmatch('(a+)+', f(1))"),
-    "a power": ("def f(x): return 10 ** 18", "assert 3 ** f(1) == 2"),
-    "a type to be called": ("def f(x): return bytearray", "assert len(f(1)(10 ** 12)) == 2"),
-    "a function of the test, called without end": ("def f(g):\n    while True: g(1)", "assert f(lambda x: x) == 2"),
-    "a function of the test, called from within itself": ("def f(g): return g(g)", "assert f(lambda g: f(g)) == 2"),
+    "a decimal to be made an integer": ({ERROR, TIME}, "import decimal\ndef f(x): return decimal.Decimal('1e999999999')", "assert int(f(1)) == 2"),
+    "a range to be made a list": ({ERROR, TIME}, "def f(x): return range(10 ** 15)", "assert list(f(1)) == [2]"),
+    "a text for a regular expression": ({ERROR, TIME}, "def f(x): return 'a' * 40 + 'b'", "import re\nassert re.fullmatch('(a+)+', f(1))"),
+    "a power": ({ERROR, TIME}, "def f(x): return 10 ** 18", "assert 3 ** f(1) == 2"),
+    "a type to be called": ({WRONG, ERROR}, "def f(x): return bytearray", "assert len(f(1)(10 ** 12)) == 2"),
+    "a function of the test, called without end": ({TIME, OUTPUT}, "def f(g):\n    while True: g(1)", "assert f(lambda x: x) == 2"),
+    "a function of the test, called from within itself": ({ERROR}, "def f(g): return g(g)", "assert f(lambda g: f(g)) == 2"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FOR_THE_JUDGE)
 def test_what_is_dear_to_the_judge_fails_the_program_that_returned_it(assault: Assault, name: str) -> None:
-    program, case = FOR_THE_JUDGE[name]
-    assault(program, case, limits=LIMITS)
+    expect, program, case = FOR_THE_JUDGE[name]
+    assault(program, case, expect=expect, limits=LIMITS)
 
 
 DEEP_TREE = """
