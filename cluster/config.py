@@ -21,6 +21,7 @@ from cluster.settings import Settings
 from cluster.stage_config import (
     EvaluateStage,
     MineStage,
+    OneTrainerStage,
     PPOStage,
     SFTStage,
     Stage,
@@ -214,5 +215,6 @@ class RunConfig(Settings):
     @property
     def trainer_resources(self) -> dict[str, float]:
         """What each process of the trainer reserves at most, in Ray's terms."""
-        gpus = max([stage.gpus_per_rank for stage in self.stages if isinstance(stage, SFTStage | PPOStage)], default=0)
+        trained = [stage for stage in self.stages if isinstance(stage, SFTStage | PPOStage | OneTrainerStage)]
+        gpus = max([stage.gpus_per_rank for stage in trained], default=0)
         return {"CPU": 1.0} | ({"GPU": float(gpus)} if gpus else {})

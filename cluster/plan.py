@@ -172,7 +172,7 @@ def _estimates(config: RunConfig, shapes: dict[str, ModelShape], gpu_bytes: int 
         candidates: list[Estimate] = []
         if isinstance(stage, SFTStage | DPOStage):
             ranks = stage.ranks if isinstance(stage, SFTStage) else 1
-            device = _device(stage.gpus_per_rank if isinstance(stage, SFTStage) else 0, stage.train.compute)
+            device = _device(stage.gpus_per_rank, stage.train.compute)
             candidates.append(memory.fine_tuner(shape, stage.train, ranks=ranks, device=device))
         else:
             candidates.append(memory.generator(shape, config.generators.engine, gpu_bytes))

@@ -306,7 +306,16 @@ class CollectStage(StageBase):
     """Which pairs are written."""
 
 
-class PairsStage(StageBase):
+class OneTrainerStage(StageBase):
+    """What stages have in common whose trainer is one process."""
+
+    threads: int = Field(default=1, ge=1)
+    """Threads of the trainer."""
+    gpus_per_rank: int = Field(default=0, ge=0, le=1)
+    """GPUs of the trainer; 0: it computes on a CPU. Never run with one."""
+
+
+class PairsStage(OneTrainerStage):
     """What learns from pairs has in common."""
 
     pairs: tuple[str, ...] = Field(min_length=1)
@@ -315,8 +324,6 @@ class PairsStage(StageBase):
     """About this share of the problems keep their pairs out of the training, to judge the model by."""
     held_out_seed: int = Field(default=0, ge=0)
     """Which problems these are. Models of one seed hold the same ones out, whatever pairs they learn from."""
-    threads: int = Field(default=1, ge=1)
-    """Threads of the trainer."""
 
     @field_validator("pairs")
     @classmethod
@@ -349,7 +356,7 @@ class DPOStage(PairsStage):
     """The trainer's settings."""
 
 
-class DiscriminatorStage(StageBase):
+class DiscriminatorStage(OneTrainerStage):
     """Trains RLCF's discriminator: samples a model, keeps what compiles, and sets it against the references."""
 
     kind: Literal["discriminator"] = "discriminator"
@@ -370,8 +377,6 @@ class DiscriminatorStage(StageBase):
     """Which problems these are."""
     train: DiscriminatorConfig = DiscriminatorConfig()
     """The trainer's settings."""
-    threads: int = Field(default=1, ge=1)
-    """Threads of the trainer."""
 
 
 class LineLabelsStage(StageBase):
@@ -397,7 +402,7 @@ class LineLabelsStage(StageBase):
     """Completions that are sampled at the same time, of all searches together."""
 
 
-class ProcessRewardModelStage(StageBase):
+class ProcessRewardModelStage(OneTrainerStage):
     """Trains a process reward model: for each prefix of lines, whether it can still become a program that passes."""
 
     kind: Literal["process_reward_model"] = "process_reward_model"
@@ -413,8 +418,6 @@ class ProcessRewardModelStage(StageBase):
     """Which problems these are."""
     train: ScalarTrainingConfig = ScalarTrainingConfig()
     """The trainer's settings; its examples are answers."""
-    threads: int = Field(default=1, ge=1)
-    """Threads of the trainer."""
 
 
 class EvaluateStage(StageBase):

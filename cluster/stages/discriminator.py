@@ -20,10 +20,11 @@ from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
-from cluster.session import end_actor, start_actor
+from cluster.session import end_actor
 from cluster.stage_config import DiscriminatorStage
 from cluster.stages.comparing import TRAIN_TIMEOUT_S, pair_of
 from cluster.stages.figures import event_shares
+from cluster.stages.pairs import start_trainer
 from learner.discriminator import ComparisonPair
 from learner.preferences import is_held_out
 from problems.identity import WeightsVersion
@@ -126,14 +127,7 @@ async def _train(
     held_out: list[ComparisonPair],
 ) -> DiscriminatorTrained:
     context.panel.begin(stage.name, 1.0)
-    trainer = start_actor(
-        DiscriminatorTrainer,
-        stage.train,
-        stage.threads,
-        num_cpus=1,
-        max_concurrency=2,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
-    )
+    trainer = start_trainer(DiscriminatorTrainer, stage.train, stage)
     try:
         work = trainer.train.remote(str(context.model_path(stage.encoder)), pairs, held_out, str(folder.model))
         watching = asyncio.create_task(_watch(context, stage, trainer))

@@ -42,7 +42,7 @@ async def _train(
 ) -> tuple[ScalarProgress, DPOFigures]:
     """The whole training: what another attempt left is overwritten. Raises LostActorError."""
     context.panel.begin(stage.name, 1.0)
-    trainer = start_trainer(DPOTrainer, stage.train, stage.threads)
+    trainer = start_trainer(DPOTrainer, stage.train, stage)
     try:
         async with background(lambda: watch_training(context, stage.name, trainer, _WHO, "dpo")):
             policy = str(context.model_path(stage.policy))

@@ -11,7 +11,7 @@ from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.session import start_actor
-from cluster.stage_config import STAGE_PREFIX, CollectStage, DPOStage, MineStage, RewardModelStage
+from cluster.stage_config import STAGE_PREFIX, CollectStage, DPOStage, MineStage, OneTrainerStage, RewardModelStage
 from learner.preferences import PreferencePair, is_held_out
 from problems.tokenizer import vocabulary_digest
 
@@ -76,15 +76,16 @@ def _reads_the_same_ids(context: RunContext, stage: RewardModelStage | DPOStage,
         )
 
 
-def start_trainer(kind: type, settings: Any, threads: int) -> Any:
+def start_trainer(kind: type, settings: Any, stage: OneTrainerStage) -> Any:
     """An actor with ``train`` and ``progress``, which answer beside each other."""
     return start_actor(
         kind,
         settings,
-        threads,
+        stage.threads,
         num_cpus=1,
+        num_gpus=stage.gpus_per_rank,
         max_concurrency=2,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
     )
 
 

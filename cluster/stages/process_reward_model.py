@@ -14,8 +14,9 @@ from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.labels import LABELS, read_labels
 from cluster.run_folder import StageFolder, write_atomically
-from cluster.session import end_actor, start_actor
+from cluster.session import end_actor
 from cluster.stage_config import STAGE_PREFIX, ProcessRewardModelStage
+from cluster.stages.pairs import start_trainer
 from learner.line_labels import LabelledAnswer, select_answers
 from learner.preferences import is_held_out
 from learner.process_reward_model import LineFigures
@@ -80,14 +81,7 @@ async def _train(
     held_out: list[LabelledAnswer],
 ) -> tuple[ScalarProgress, LineFigures]:
     context.panel.begin(stage.name, 1.0)
-    trainer = start_actor(
-        ProcessRewardModelTrainer,
-        stage.train,
-        stage.threads,
-        num_cpus=1,
-        max_concurrency=2,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
-    )
+    trainer = start_trainer(ProcessRewardModelTrainer, stage.train, stage)
     try:
         done = trainer.train.remote(str(context.model_path(stage.base)), train, str(folder.model))
         watching = asyncio.create_task(_watch(context, stage, trainer))

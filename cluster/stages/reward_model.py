@@ -51,7 +51,7 @@ async def _train(
     The whole training: what another attempt left is overwritten. Raises LostActorError.
     """
     context.panel.begin(stage.name, 1.0)
-    trainer = start_trainer(RewardModelTrainer, stage.train, stage.threads)
+    trainer = start_trainer(RewardModelTrainer, stage.train, stage)
 
     async def judge(model: str, pairs: list[PreferencePair]) -> PairFigures:
         return await within(trainer.judge.remote(model, pairs), TIMEOUT_S, _WHO, "judge pairs")

@@ -349,12 +349,22 @@ def test_the_paper_s_constants_stand_in_pf_ppo_s_own_recipe() -> None:
     assert critic.critic.train_on == "kept"  # the policy and the critic pass two of five
 
 
-@pytest.mark.parametrize("name", ["pf_ppo_7b.yaml", "reranker_13b.yaml"])
-def test_the_papers_own_recipes_can_be_planned_where_their_models_and_data_are_not(name, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("pf_ppo_7b.yaml", "deepseek-ai/deepseek-coder-6.7b-instruct"),
+        ("reranker_13b.yaml", "deepseek-ai/deepseek-coder-6.7b-instruct"),
+        ("process_7b.yaml", "Qwen/Qwen2.5-Coder-7B-Instruct"),
+    ],
+)
+def test_the_papers_own_recipes_can_be_planned_where_their_models_and_data_are_not(name, model, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     plan = make_plan(load_recipe(RECIPES / name))
     text = " ".join(plan.missing)
-    assert "deepseek-ai/deepseek-coder-6.7b-instruct" in text
+    assert model in text
     assert "mbpp" in text
     assert plan.warnings == []
     assert {"trainer-7", "generator-3", "executor-7", "scorer-0"} <= {placed.bundle.who for placed in plan.places}
+    assert all(
+        stage.gpus_per_rank == 1 for stage in load_recipe(RECIPES / name).stages if hasattr(stage, "gpus_per_rank")
+    )
