@@ -17,6 +17,8 @@ import yaml
 from actors.weights import SHARED_MEMORY
 from cluster.ledger import surviving_steps
 from cluster.run_folder import digest, read_lines
+from learner.checkpoint import weights_fingerprint
+from learner.models import load_causal_lm
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
@@ -126,6 +128,13 @@ def test_nothing_is_trained_twice_in_the_surviving_lineage(finished: Finished) -
     offered = [identity for step in steps for identity in [*step.trained, *step.dropped]]
     assert len(trained) == len(set(trained)) > 0
     assert len(offered) == len(set(offered)) == NUM_STEPS * PROMPTS_PER_STEP * 2
+
+
+def test_the_ledger_says_that_the_policy_began_with_the_base_models_weights(finished: Finished) -> None:
+    records = read_lines(finished.root / "stages" / "ppo" / "ledger.jsonl")
+    begun_with = next(record["initial_weights"] for record in records if record["kind"] == "start")
+    base = load_causal_lm(finished.root / "stages" / "base" / "model")
+    assert begun_with == weights_fingerprint(base)
 
 
 def test_verify_finds_nothing_lost_nothing_repeated_and_the_bound_kept(finished: Finished) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
 import torch
 from ray.cluster_utils import Cluster
+from ray.exceptions import RayActorError
 
 from actors.errors import WeightsCorruptedError
 from actors.weights import ShmSender, bucketed, verify_published
@@ -33,6 +36,13 @@ def other_node() -> Iterator[str]:
     yield other
     ray.shutdown()
     cluster.shutdown()
+
+
+async def until_dead(actor: Any) -> None:
+    """A kill is a message: until it has come, calls are answered."""
+    with contextlib.suppress(RayActorError):
+        while True:
+            await actor.__ray_ready__.remote()
 
 
 async def test_two_generators_of_a_node_share_one_copy_and_a_lost_one_is_made_again(
@@ -59,6 +69,7 @@ async def test_two_generators_of_a_node_share_one_copy_and_a_lost_one_is_made_ag
         assert verify_published(await relay.local(ticket, other_node)).version == VERSION
 
         ray.kill(relay._actors[other_node])
+        await until_dead(relay._actors[other_node])
         relay.forget(other_node)
         with pytest.raises(ActorError, match=r"could not copy weights L0\.S3 from node"):
             await relay.local(ticket, other_node)

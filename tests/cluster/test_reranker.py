@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ import yaml
 from cluster.answers import read_answers, read_pairs, write_answers, write_pairs
 from cluster.errors import RunFolderError
 from cluster.journal import JournalEntry
+from cluster.rollout import Group
 from cluster.run_folder import read_lines
-from cluster.stages.rerank import figures_of, gained_on, outcomes_of
+from cluster.stages.rerank import LineReading, figures_of, gained_on, outcomes_of, rerank
 from learner.checkpoint import weights_fingerprint
 from learner.models import load_causal_lm
 from learner.preferences import is_held_out, make_pairs
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
+from problems.problem import Problem
 
 CRUCIBLE = str(Path(sys.executable).with_name("crucible"))
 
@@ -101,6 +104,52 @@ def test_the_choice_lies_between_chance_and_the_oracle_whose_share_it_has_if_it_
     assert by_noise[0] == pytest.approx(1.0)
     assert 0.3 < by_noise[1] < 0.9
     assert abs(by_noise[2]) < 0.1
+
+
+def of_problem(name: str, language: str, passed: list[int]) -> Group:
+    problem = SimpleNamespace(id=name, language=language)
+    entries = tuple(entry(i, float(one), problem=name) for i, one in enumerate(passed))
+    return Group(0, problem, entries)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("java_scores", "java", "everywhere"),
+    [([0.2, 0.8], (0.5, 1.0, 1.0), (1 / 3, 2 / 3, 2 / 3)), ([0.8, 0.2], (0.5, 0.0, 1.0), (1 / 3, 1 / 3, 2 / 3))],
+)
+async def test_each_language_has_its_figures_by_hand(
+    monkeypatch: pytest.MonkeyPatch,
+    java_scores: list[float],
+    java: tuple[float, ...],
+    everywhere: tuple[float, ...],
+) -> None:
+    """pass@1, reranked, oracle; a reranker that is worse than chance is shown to be."""
+    groups = [of_problem("p1", "python", [1, 0]), of_problem("p2", "python", [0, 0]), of_problem("j1", "java", [0, 1])]
+    scores = {"p1": [0.9, 0.1], "p2": [0.5, 0.6], "j1": java_scores}
+
+    async def score(_pool: object, problem: Problem, one: JournalEntry, _reading: object) -> float:
+        return scores[problem.id][one.trajectory.id.sample_index]
+
+    async def stop() -> None: ...
+
+    pool = SimpleNamespace(start=lambda: None, stop=stop)
+    monkeypatch.setattr("cluster.stages.rerank.ScorerPool", lambda *_: pool)
+    monkeypatch.setattr("cluster.stages.rerank.reads_of", lambda _folder: "last_token")
+    monkeypatch.setattr("cluster.stages.rerank._score", score)
+    context = SimpleNamespace(config=SimpleNamespace(scorers=None, supervision=None), report=None)
+    reading = LineReading(None, "last")  # type: ignore[arg-type]
+    figures, choices = await rerank(
+        context,
+        Path(),
+        groups,
+        reading,
+        {"python": 8.0, "java": 2.0},  # type: ignore[arg-type]
+    )
+    expected = {"python": (0.25, 0.5, 0.5), "java": java, "all": everywhere}
+    for language, wanted in expected.items():
+        got = [figures[language][name]["mean"] for name in ("pass_at_1", "reranked", "oracle")]
+        assert got == pytest.approx(wanted), language
+    assert {name: figures[name]["seconds"]["samples"] for name in expected} == {"python": 8.0, "java": 2.0, "all": 10.0}
+    assert choices == {"python": {"p1": 1.0, "p2": 0.0}, "java": {"j1": java[1]}}
 
 
 def test_two_rerankers_are_compared_over_the_same_problems_in_each_language() -> None:

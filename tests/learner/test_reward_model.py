@@ -43,6 +43,28 @@ def test_it_learns_the_order_of_pairs_that_it_has_not_seen(scalar):
     assert after.loss < 0.3 * math.log(2)
 
 
+def test_mined_pairs_are_learned_and_the_old_ones_kept(scalar):
+    """Hard negatives look right to the first ranker: a good answer's end, and before it what no good answer holds."""
+
+    def mined(index):
+        return pair(index, good=(5, 6), bad=(9, 5, 6))
+
+    config = RewardModelConfig(optimizer=FAST, row_tokens=128)
+    first, again = copy.deepcopy(scalar), copy.deepcopy(scalar)
+    old = [pair(index) for index in range(300)]
+    train_reward_model(first, config, old)
+    train_reward_model(again, config, [*old, *(mined(index) for index in range(2000, 2200))])
+    held_out = {"old": [pair(i) for i in range(500, 560)], "mined": [mined(i) for i in range(3000, 3060)]}
+    before, after = (
+        {name: judge_pairs(model, pairs, row_tokens=64).accuracy for name, pairs in held_out.items()}
+        for model in (first, again)
+    )
+    assert before["mined"] < 0.7
+    assert after["mined"] > 0.95
+    assert after["old"] > 0.95
+    assert after["old"] >= before["old"] - 0.02
+
+
 def test_the_gradient_of_a_batch_does_not_depend_on_the_rows(scalar):
     pairs = [pair(index) for index in range(7)]
     weights = []
