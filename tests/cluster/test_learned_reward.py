@@ -2,6 +2,8 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,12 +19,13 @@ from actors.rewards import (
 )
 from actors.terms import Attempt, Failed
 from cluster.errors import ConfigError
-from cluster.journal import JournalEntry
-from cluster.rollout import Group
+from cluster.journal import JournalEntry, journal_path, read_journal
+from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
 from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
 from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
-from cluster.stages.ppo import _watches, as_trained
+from cluster.stages.ppo import _watches, _with_chosen_filter, as_trained
+from cluster.stream import ProblemStream
 from learner.config import PPOConfig
 from learner.filter_config import BestOfN, BestWorst, KeepAll, RandomK, Threshold
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
@@ -101,6 +104,53 @@ def test_noise_in_the_middle_chooses_best_and_worst_and_the_choice_is_kept(tmp_p
     assert record["fits"].keys() == {"none", "bon", "br", "bw"}
     assert max(record["fits"], key=lambda kind: record["fits"][kind]["r_squared"]) == "bw"
     assert chosen_filter(folder, choice) == rule
+
+
+async def test_a_stage_samples_and_executes_before_training_and_keeps_what_it_chose(tmp_path) -> None:
+    asked: list[list[Ask]] = []
+
+    async def groups(asks: list[Ask], _done: object) -> list[Group]:
+        asked.append(asks)
+        return noisy_middle(len(asks))
+
+    async def serve(_model: Path, version: WeightsVersion) -> None:
+        served.append(version)
+
+    served: list[WeightsVersion] = []
+    context = SimpleNamespace(
+        config=SimpleNamespace(name="r"),
+        serve=serve,
+        metrics=SimpleNamespace(log=lambda *logged: figures.append(logged)),
+        panel=SimpleNamespace(say=lambda _: None),
+    )
+    figures: list[tuple] = []
+    problems = [replace(PROBLEM, id=f"p{index}") for index in range(500)]
+    parts = SimpleNamespace(
+        model=tmp_path, rollout=SimpleNamespace(groups=groups), stream=ProblemStream(problems, seed=3)
+    )
+    stage = PPOStage(
+        name="s",
+        policy="stage:base",
+        problems=(ProblemSource(spec="synthetic:split=train"),),
+        rewards=(RewardModelTermConfig(model="stage:rm"),),
+        choose_filter=FilterChoiceConfig(prompts=400, samples=10),
+        execute_share=0.05,
+    )
+    folder = StageFolder(tmp_path / "s")
+    chosen = await _with_chosen_filter(context, stage, folder, parts, 2)  # type: ignore[arg-type]
+    assert chosen.learner.filter == BestWorst()
+    assert chosen.model_copy(update={"learner": stage.learner}) == stage
+    assert served == [WeightsVersion(2, 0)]  # of the supervised model, before any step
+    (asks,) = asked
+    assert len({ask.problem.id for ask in asks}) == len(asks) == 400
+    assert {(ask.num_samples, ask.execute, ask.stage) for ask in asks} == {(10, True, "s.filter")}
+    written = read_journal(journal_path(folder.trajectories / "filter_choice", WeightsVersion(2, 0)))
+    assert len(written) == 5 * 400
+    ((name, step, fits),) = figures
+    assert (name, step) == ("s.filter", 0)
+    assert max(fits, key=fits.__getitem__) == "reward_model/r_squared_bw"
+    again = await _with_chosen_filter(context, stage, folder, parts, 3)  # type: ignore[arg-type]
+    assert (again, len(asked)) == (chosen, 1)  # a start after a kill asks for nothing
 
 
 def test_scores_that_are_all_alike_choose_no_filter(tmp_path) -> None:
