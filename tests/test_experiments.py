@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,10 @@ import pytest
 from benchmarks import experiment, pf_ppo, process, process_tables, reranker, rlcf, rlcf_tables
 from cluster.recipe import load_recipe
 from cluster.stage_config import DPOStage, PPOStage
+from problems.problem import FunctionSuite
+from problems.synthetic import SyntheticConfig, synthetic_problems
+from sandbox import Outcome, Program
+from sandbox.verdict import Suite
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +107,78 @@ def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_a
     without = {"rewards": True, "critic_from": True, "learner": {"advantage": {"critic": warmup}}}
     (baseline, _) = load_recipe(experiment.recipe_file(process.arm_recipe("baseline", 2, Path("shared")), "b")).stages
     assert ppo.model_dump(exclude=without) == baseline.model_dump(exclude=without)
+
+
+class InProcess:
+    """Runs programs that the family wrote, and nobody else."""
+
+    async def run(self, program: Program, suite: Suite, _limits: object, **_: object) -> SimpleNamespace:
+        assert isinstance(suite, FunctionSuite)
+        namespace: dict[str, object] = {}
+        try:
+            exec(program.source, namespace)
+            for case in suite.cases:
+                exec(case, namespace)
+        except Exception:  # noqa: BLE001 (a planted fault may raise anything)
+            return SimpleNamespace(outcome=Outcome.WRONG_ANSWER)
+        return SimpleNamespace(outcome=Outcome.PASSED)
+
+
+FIVE_DISTINCT = """\
+    out = []
+    for x in xs:
+        if len(out) < 5:
+            out.append(x)
+    xs = out
+    out = []
+    for x in xs:
+        if x not in out:
+            out.append(x)
+    xs = out
+    m = min(2, len(xs))
+    xs = xs[m:]
+    return xs
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "written", "num_good"),
+    [
+        ("", "", 13),
+        ("if x not in out:", "if x in out:", 7),
+        ("        if x not in out:", "        # seen?\n\n        if x in out:", 7),  # what says nothing does not count
+        ("xs[m:]", "xs[m + 1:]", 12),  # ``xs = out`` would bring them back; the return does not
+        ("    out = []\n    for x in xs:\n        if len", "    return xs\n    for x in xs:\n        if len", 0),
+    ],
+)
+async def test_the_true_place_of_the_first_bad_line_by_hand(right: str, written: str, num_good: int) -> None:
+    """The first five, then the distinct ones of them, then all but the first two of those."""
+    problems = synthetic_problems(SyntheticConfig(count=12, depth=(2, 3), seed=5))
+    (problem,) = (problem for problem in problems if problem.id == "synthetic/python/first-5.unique.skip-2")
+    assert problem.reference_completions == (FIVE_DISTINCT,)
+    executor: Any = InProcess()
+    program = problem.prompt + FIVE_DISTINCT.replace(right, written, 1)
+    assert await process.true_num_good(executor, problem, program) == num_good
+
+
+async def test_agreement_counts_searches_that_ended_early_and_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def close() -> None: ...
+
+    async def opened() -> SimpleNamespace:
+        return SimpleNamespace(close=close)
+
+    async def truth(_executor: object, _problem: object, program: str) -> int:
+        return int(program)
+
+    monkeypatch.setattr(process, "open_executor", opened)
+    monkeypatch.setattr(process, "true_num_good", truth)
+    rows: list[dict[str, Any]] = [
+        {"passed": False, "problem_id": "p", "program": place, "labels": [1, 0, 1, -1, -1]} for place in "2213"
+    ]
+    rows.append({"passed": True, "problem_id": "p", "program": "9", "labels": [1]})
+    problems: Any = {"p": None}
+    found = await process.agreement(rows, problems)
+    assert found == {"num_answers": 4, "exact": 0.5, "early": 0.25, "late": 0.25}
 
 
 def process_arm(method: str, seed: int, passed: str) -> dict[str, object]:
