@@ -38,7 +38,7 @@ def _indented(text: str) -> str:
 
 
 def ended(name: str) -> set[Outcome]:
-    return {ERROR, MEMORY} if name == "deep recursion" else {ERROR}
+    return {ERROR, MEMORY, TIME} if name == "deep recursion" else {ERROR}
 
 
 @pytest.mark.parametrize("name", EXITS)

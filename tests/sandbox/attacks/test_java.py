@@ -276,11 +276,11 @@ PUPPET = """static {
         "answer.reset(); to.writeLong(0); to.write('R'); to.write('I'); to.writeInt(2);",
         "out.write(new byte[] {0x7F, -1, -1, -1}); out.write(new byte[9]); Runtime.getRuntime().halt(0);",
         "out.write(new byte[] {0, 0}); Runtime.getRuntime().halt(0);",
-        "while (true) { }",
+        "boolean on = true; while (on) { }",
     ],
 )
 def test_a_puppet_that_speaks_the_protocol_itself(attack: Attack, answer: str) -> None:
-    expect = TIME if answer.startswith("while") else {WRONG, ERROR, OUTPUT}
+    expect = TIME if "while (on)" in answer else {WRONG, ERROR, OUTPUT}
     attack(in_class("return 0;", more=PUPPET % answer), expect=expect)
 
 
