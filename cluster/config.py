@@ -188,6 +188,10 @@ class RunConfig(Settings):
                 raise ValueError(f"placement colocated is synchronous: stages.{stage.name}.max_staleness must be 0")
             if isinstance(stage, PPOStage) and (stage.ranks, stage.gpus_per_rank) != (1, 1):
                 raise ValueError(f"placement colocated is one GPU: stages.{stage.name} needs ranks 1, gpus_per_rank 1")
+            if isinstance(stage, SFTStage | OneTrainerStage) and stage.gpus_per_rank:
+                raise ValueError(
+                    f"placement colocated has no GPU to spare: stages.{stage.name}.gpus_per_rank must be 0"
+                )
         return self
 
     @model_validator(mode="after")

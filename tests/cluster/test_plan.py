@@ -1,5 +1,6 @@
 """What a plan says: counts by hand, parameters of built models, measured memory, and reasons that name the lack."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -309,6 +310,22 @@ def test_a_shared_gpu_is_one_bundle_and_synchronous() -> None:
         load_recipe(RECIPES / "gpu.yaml", [*changes, "stages.ppo.max_staleness=1"])
     with pytest.raises(ConfigError, match="placement colocated is one GPU"):
         load_recipe(RECIPES / "gpu.yaml", [*changes, "generators.count=2"])
+    colocated = {
+        "name": "r",
+        "placement": {"kind": "colocated"},
+        "generators": {"count": 1, "engine": {"device": "cuda"}},
+        "stages": [
+            {"kind": "sft", "name": "base"},
+            {"kind": "collect", "name": "c", "model": "stage:base", "problems": [{"spec": "synthetic:split=train"}]},
+            {"kind": "reward_model", "name": "rm", "base": "stage:base", "pairs": ["stage:c"]},
+        ],
+    }
+    RunConfig.model_validate(colocated)
+    for index in (0, 2):
+        stages = copy.deepcopy(colocated["stages"])
+        stages[index]["gpus_per_rank"] = 1
+        with pytest.raises(ValueError, match=rf"no GPU to spare: stages\.{stages[index]['name']}\.gpus_per_rank"):
+            RunConfig.model_validate(colocated | {"stages": stages})
 
 
 def test_the_planned_config_is_the_one_that_runs() -> None:
