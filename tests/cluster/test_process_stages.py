@@ -205,7 +205,7 @@ def prm_stage(**fields) -> ProcessRewardModelStage:
 
 
 async def test_a_model_learns_the_labels_and_its_numbers_can_be_read_at_lines(labelled, monkeypatch) -> None:
-    monkeypatch.setattr(stage_module, "start_actor", InThread)
+    monkeypatch.setattr("cluster.stages.pairs.start_actor", InThread)
     monkeypatch.setattr(stage_module, "end_actor", lambda _: None)
     context, answers = labelled
     folder = context.folder.stage("prm")
