@@ -12,7 +12,8 @@ _CHECK_SOURCE = rb"""LC_ALL=C  # columns are bytes
 errors=$(/usr/bin/bash -n "$1" 2>&1)
 status=$?
 if ((status)) && [[ $errors =~ ^[^:]*:\ line\ ([0-9]+):\ ([^$'\n']*) ]]; then
-    number=${BASH_REMATCH[1]} message=${BASH_REMATCH[2]} column=1
+    number=${BASH_REMATCH[1]} message=${BASH_REMATCH[2]} column=0
+    [[ $message == *'end of file' ]] && column=1
     mapfile -t lines <"$1"
     line=${lines[number - 1]-} before=
     ((number > 1)) && printf -v before '%s\n' "${lines[@]:0:number-1}"
@@ -31,8 +32,7 @@ if ((status)) && [[ $errors =~ ^[^:]*:\ line\ ([0-9]+):\ ([^$'\n']*) ]]; then
             column=$((${#line} + 1))
         elif [[ $how == near* ]]; then
             for place in "${places[@]}"; do
-                column=$((place + 1))
-                fails_by "${line:0:place}$token" "$how \`$token'" && break
+                fails_by "${line:0:place}$token" "$how \`$token'" && column=$((place + 1)) && break
             done
         else
             for ((i = ${#places[@]} - 1; i >= 0; i--)); do

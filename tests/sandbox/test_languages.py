@@ -153,6 +153,7 @@ CUT = [
     ("bash", 'a=1\necho "a" "b\necho c\n', 2, 10),  # the quote that nothing closes
     ("bash", "echo a ${b} ${a\n", 1, 14),
     ("bash", "if true; then\necho a\n", 3, 1),  # the end of the text
+    ("bash", "echo $(echo a\n", 2, 0),  # opened on an earlier line than the one that Bash names
 ]
 
 
