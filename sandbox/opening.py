@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
+from uuid import uuid4
 
 from sandbox.caching import CachingExecutor
 from sandbox.config import Backend, Profile, SandboxConfig
@@ -70,7 +72,7 @@ def _docker_pool(config: SandboxConfig, language: Language | None) -> SlotPool |
     if config.backend is Backend.EMBEDDED:
         return None
     # Imported here: the embedded backend does without Docker's library.
-    from sandbox.containers import DockerSlot, sweep
+    from sandbox.containers import DockerSlot, sweep, sweep_pool
     from sandbox.images import engine, find_image
 
     try:
@@ -81,7 +83,10 @@ def _docker_pool(config: SandboxConfig, language: Language | None) -> SlotPool |
             raise
         return None
     sweep(client)
-    return _pool(config, lambda: DockerSlot(config, client, image, language), language)
+    name = uuid4().hex
+    pool = _pool(config, lambda: DockerSlot(config, client, image, language, name), language)
+    pool.sweep = partial(sweep_pool, client, name)
+    return pool
 
 
 async def open_embedded(

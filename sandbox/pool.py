@@ -99,6 +99,8 @@ class SlotPool:
         self._isolation: dict[Slot, Isolation] = {}
         self._is_closed = False
         self._places = asyncio.Semaphore(config.slots + config.max_queued)
+        # Called in a thread after the slots have ended, to remove what they may have left.
+        self.sweep: Callable[[], None] | None = None
 
     async def start(self) -> None:
         """Starts and probes all slots. Raises SandboxError if they cannot be had as asked for."""
@@ -227,6 +229,8 @@ class SlotPool:
         await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*(slot.end() for slot in self._slots), return_exceptions=True)
         self._slots.clear()
+        if self.sweep:
+            await asyncio.to_thread(self.sweep)
 
     def _refuse_impossible(self, program: Program, limits: Limits) -> None:
         if self._is_closed:

@@ -11,17 +11,21 @@ from dataclasses import dataclass
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # Fields of /proc/<pid>/stat after the command's name, which may hold anything.
-_UTIME, _CUTIME_END, _RSS = 11, 15, 21
+_STATE, _UTIME, _CUTIME_END, _RSS = 0, 11, 15, 21
 _OOM_COUNTS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")
 _MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Sums over the candidate's living processes and the children that these have waited for."""
+    """Sums over the candidate's living processes and the children that these have waited for.
+
+    ``is_runnable``: whether any of the processes had something to do, with a processor or without.
+    """
 
     cpu_s: float
     resident_bytes: int
+    is_runnable: bool
 
 
 def candidate_pids(*ours: int) -> list[int]:
@@ -45,7 +49,7 @@ def owned_by(uid: int, pids: list[int]) -> list[int]:
 
 def usage(pids: list[int]) -> Usage:
     """Processes that end meanwhile count nothing; their parent has their time by then."""
-    cpu_s, resident_bytes = 0.0, 0
+    cpu_s, resident_bytes, is_runnable = 0.0, 0, False
     for pid in pids:
         try:
             with open(f"/proc/{pid}/stat", "rb") as file:
@@ -54,7 +58,8 @@ def usage(pids: list[int]) -> Usage:
             continue
         cpu_s += sum(map(int, fields[_UTIME:_CUTIME_END])) * _TICK_S
         resident_bytes += int(fields[_RSS]) * _PAGE_BYTES
-    return Usage(cpu_s, resident_bytes)
+        is_runnable = is_runnable or fields[_STATE] == b"R"
+    return Usage(cpu_s, resident_bytes, is_runnable)
 
 
 def run_delay_s(pids: list[int]) -> float:

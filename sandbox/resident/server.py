@@ -36,7 +36,7 @@ from .wire import PeerGoneError, read_exactly, write_all
 _JUDGE_CPU_S = 10  # beyond what the candidate may use
 # An engine that was killed, or a line that was cut, may leave our input open for ever with nobody behind it.
 _IDLE_S = 3600.0
-_FIRST_TICK_S = 0.1
+_TICK_S = 0.1  # on average
 _SHORT_S = 0.05
 _MIN_TICK_S = 0.02
 _NOT_OVERDRAWN = (End.BLOCKED, End.STARVED)
@@ -154,6 +154,8 @@ class Run:
         self._end = End.JUDGED
         self._printed = 0
         self._polled_cpu_s = 0.0
+        self._last_tick = self._start
+        self._runnable_s = 0.0
         self._has_begun = False
         self._oom_kills_before = accounts.oom_kills()
 
@@ -281,7 +283,7 @@ class Run:
         poll.register(printed, select.POLLIN)
         poll.register(begun, select.POLLIN)
         poll.register(self._server.orders, 0)  # hang-up only: the job itself is the judge's to read
-        wall_end, next_tick = self._start + START_S, self._start + _FIRST_TICK_S
+        wall_end, next_tick = self._start + START_S, self._start + _TICK_S
         is_judged = False
         while True:
             now = time.monotonic()
@@ -295,6 +297,7 @@ class Run:
                 if events[begun] & select.POLLIN:  # else the judge is gone
                     self._has_begun, self._start = True, time.monotonic()
                     self._waited_before_s = self._waited_s([self._candidate])
+                    self._last_tick, self._runnable_s = self._start, 0.0
                     wall_end = self._start + order.wall_s
             if not is_judged and judge_end.has_come(ready):
                 if self._kind is not Kind.EXECUTE:
@@ -312,7 +315,7 @@ class Run:
                     break
                 self._end, wall_end = End.JUDGED, now + order.wall_s
             if now >= next_tick:
-                next_tick = now + self._tick()
+                next_tick = now + self._tick(now)
             if self._end:
                 break
         candidate_end.close()
@@ -328,20 +331,24 @@ class Run:
             self._end = End.OUTPUT
         return count > 0
 
-    def _tick(self) -> float:
-        """Checks CPU and memory; seconds until the next check is due."""
+    def _tick(self, now: float) -> float:
+        """Checks CPU and memory, and whether there is something to do; seconds until the next check is due.
+
+        That is random, so that no program can be busy in step with the checks and asleep between them.
+        """
         used = accounts.usage(self._candidate_pids())
         self._polled_cpu_s = max(self._polled_cpu_s, used.cpu_s)
+        if used.is_runnable:
+            self._runnable_s += now - self._last_tick
+        self._last_tick = now
         left = self._order.cpu_s - used.cpu_s
         if left <= 0:
             self._end = End.CPU
         if used.resident_bytes > self._most_resident_bytes():
             self._end = End.MEMORY
         processors = os.cpu_count() or 1
-        soonest = max(_MIN_TICK_S, left / processors)
-        # Where no ceiling of the kernel's stands right above what the run may use, its memory has to be looked at.
-        is_bounded = self._server.hard_memory and 0 < self._order.address_space_bytes <= self._order.memory_bytes
-        return soonest if is_bounded else min(soonest, _FIRST_TICK_S)
+        at_random_s = _TICK_S * (0.5 + int.from_bytes(os.urandom(2), "big") / 65536)
+        return min(max(_MIN_TICK_S, left / processors), at_random_s)
 
     def _most_resident_bytes(self) -> int:
         """A child of the server shares its memory, which does not count; a program that replaced it does not."""
@@ -354,12 +361,17 @@ class Run:
         return others if server.namespaces else accounts.owned_by(server.candidate_uid(), others)
 
     def _blocked_or_starved(self, now: float) -> End:
-        """A program that waited for a processor most of the time it did not run was starved, not asleep."""
+        """A program that waited for a processor most of the time it did not run was starved, not asleep.
+
+        The kernel forgets how long processes waited that have ended, as most of a script's have; of those it is known
+        how often one was seen that had something to do, and what all of them ran.
+        """
         pids = self._candidate_pids()
         used = accounts.usage([*pids, self._judge])
         idle_s = max(0.0, now - self._start - used.cpu_s)
         least_s = max(_STARVED_SHARE * idle_s, _STARVED_LEAST * self._order.wall_s)
-        return End.STARVED if self._waited_s(pids) - self._waited_before_s >= least_s else End.BLOCKED
+        waited_s = max(self._waited_s(pids) - self._waited_before_s, self._runnable_s - used.cpu_s)
+        return End.STARVED if waited_s >= least_s else End.BLOCKED
 
     def _waited_s(self, pids: list[int]) -> float:
         """How long program and judge, which take turns, have waited for a processor."""

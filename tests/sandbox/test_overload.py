@@ -21,6 +21,21 @@ BUSY_AND_ASLEEP = Program(
 )
 POLITE = Program("python", b"import os, time\nos.nice(19)\ndef f(x):\n    while True: pass")
 ENDLESS = Program("python", b"def f(x):\n    while True: pass")
+# Its work is done by children that have ended before anybody can ask how long they waited for a processor.
+BY_CHILDREN = Program(
+    "python",
+    b"""import os, time
+def work():
+    while time.process_time() < 0.02: pass
+    os._exit(0)
+def f(x):
+    for _ in range(40):
+        child = os.fork()
+        if child == 0: work()
+        os.waitpid(child, 0)
+    return x + 1
+""",
+)
 # As much wall as CPU: what waits for a processor will not make it in one go.
 TIGHT = Limits(cpu_s=1.5, wall_s=1.5)
 
@@ -40,6 +55,7 @@ def test_verdicts_are_the_same_under_fourfold_overload(executor: BlockingExecuto
         BUSY_AND_ASLEEP: Outcome.TIME_LIMIT,
         ENDLESS: Outcome.TIME_LIMIT,
         POLITE: Outcome.TIME_LIMIT,
+        BY_CHILDREN: Outcome.PASSED,
     }
     verdicts = executor.run_all([(program, SUITE, TIGHT) for program in expected])
     assert [verdict.outcome for verdict in verdicts] == list(expected.values()), verdicts

@@ -14,7 +14,7 @@ import pytest
 
 from problems.problem import FunctionSuite, Limits
 from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig
-from sandbox.containers import LABEL, OWNER_LABEL, owner, sweep
+from sandbox.containers import LABEL, OWNER_LABEL, POOL_LABEL, owner, sweep
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import SlotDiedError
 from sandbox.images import engine, find_image
@@ -108,6 +108,32 @@ def test_containers_of_the_dead_are_swept_and_those_of_the_living_are_not() -> N
     finally:
         for one in made[1:]:
             one.remove(force=True)
+
+
+@pytest.mark.docker
+def test_closing_sweeps_what_its_slots_left_and_nobody_else_s() -> None:
+    require_engine()
+    client = engine()
+    image = find_image(client)
+
+    def create(pool: str) -> str:
+        labels = {LABEL: "fast", OWNER_LABEL: owner(), POOL_LABEL: pool}
+        return str(client.containers.create(image, ["python3"], labels=labels).id)
+
+    def of_ours() -> dict[str, str]:
+        listed = client.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        return {str(one.id): one.labels[POOL_LABEL] for one in listed if one.labels[OWNER_LABEL] == owner()}
+
+    before = of_ours()
+    with BlockingExecutor(SandboxConfig(backend=Backend.DOCKER, slots=1)) as executor:
+        assert executor.run(RIGHT, SUITE, Limits()).passed
+        (pool,) = (name for one, name in of_ours().items() if one not in before)
+        leaked, other = create(pool), create("another")
+    try:
+        assert leaked not in of_ours()
+        assert other in of_ours()
+    finally:
+        client.containers.get(other).remove(force=True)
 
 
 @pytest.mark.parametrize("backend", ["embedded", pytest.param("docker", marks=pytest.mark.docker)])
