@@ -15,7 +15,8 @@ from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
 from problems.datasets import index_by_task_id, load_problems
 from problems.extraction import extract_program
 from problems.problem import Problem
-from sandbox import Backend, Executor, Outcome, Profile, Program, SandboxConfig, Verdict, open_executor
+from sandbox import Backend, Executor, Outcome, Profile, Program, SandboxConfig, SandboxError, Verdict, open_executor
+from sandbox.judgement import infrastructure_error
 
 CANONICAL = Path("canonical")
 """In place of a file of programs: the data set's own solutions."""
@@ -116,7 +117,11 @@ async def run_samples(executor: Executor, samples: Sequence[Sample], at_once: in
     async def run(sample: Sample) -> Verdict:
         async with gate:
             problem = sample.problem
-            return await executor.run(sample.program, problem.suites["main"], problem.limits)
+            suite = problem.suites["main"]
+            try:
+                return await executor.run(sample.program, suite, problem.limits)
+            except (SandboxError, ValueError) as error:  # of this one: the others' verdicts are not lost for it
+                return infrastructure_error(len(suite.cases), str(error))
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(sample)) for sample in samples]

@@ -67,16 +67,28 @@ class FunctionSuite:
             HumanEval there is one: ``check(candidate_name)``; for MBPP one for each assert.
         candidate_setup: trusted source that runs before the candidate's own program in its process (imports that the
             prompt promised), or empty.
+        classes: entry points that tests make objects of, whose behaviour is what is tested (``Trie``). What any other
+            returns is an answer, judged by its values. None: those that begin with a capital letter.
+        namespaces: entry points that tests make an object of for its functions alone: what these return is an answer.
     """
 
     entry_points: tuple[str, ...]
     setup: str
     cases: tuple[str, ...]
     candidate_setup: str = ""
+    classes: tuple[str, ...] | None = None
+    namespaces: tuple[str, ...] = ("Solution",)
 
     def __post_init__(self) -> None:
         if not self.cases:
             raise ValueError("a suite needs at least one case: with none, every program would pass")
+
+    @property
+    def object_classes(self) -> tuple[str, ...]:
+        """``classes``, or what stands for them."""
+        if self.classes is not None:
+            return self.classes
+        return tuple(name for name in self.entry_points if name[:1].isupper() and name not in self.namespaces)
 
 
 Suite = FunctionSuite | StdioSuite | MergedSuite | JavaSuite | CompileSuite

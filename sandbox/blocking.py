@@ -45,7 +45,8 @@ class BlockingExecutor:
     def run_all(self, work: Iterable[tuple[Program, Suite, Limits]]) -> list[Verdict]:
         """Verdicts in order. ``work`` is taken bit by bit, so it may be made while it is run.
 
-        What ``run`` would raise for one item is the detail of that item's infrastructure error: the others go on.
+        What ``run`` would raise for one item is the detail of that item's infrastructure error: the others go on, be it
+        a fault of ours.
         """
         return self._wait(self._run_all(work))
 
@@ -57,8 +58,9 @@ class BlockingExecutor:
             for number, item in numbered:
                 try:
                     verdicts[number] = await self._executor.run(*item)
-                except (SandboxError, ValueError) as error:
-                    verdicts[number] = infrastructure_error(len(item[1].cases), str(error))
+                except Exception as error:  # noqa: BLE001
+                    detail = str(error) if isinstance(error, SandboxError | ValueError) else repr(error)
+                    verdicts[number] = infrastructure_error(len(item[1].cases), detail)
 
         await asyncio.gather(*(take() for _ in range(self._at_once)))
         return [verdicts[number] for number in range(len(verdicts))]

@@ -30,7 +30,13 @@ UNBEGUN = "the judge ended, or took too long, before it handed the program over"
 @functools.lru_cache(maxsize=256)
 def suite_of(suite: FunctionSuite) -> bytes:
     """What the judge reads of a suite, whatever the program. Its code is compiled here, once for all its programs."""
-    fields = {"entry_points": suite.entry_points, "candidate_setup": suite.candidate_setup, **_code_of(suite)}
+    fields = {
+        "entry_points": suite.entry_points,
+        "classes": suite.object_classes,
+        "namespaces": suite.namespaces,
+        "candidate_setup": suite.candidate_setup,
+        **_code_of(suite),
+    }
     return json.dumps(fields).encode()
 
 
@@ -72,7 +78,6 @@ def case_of(suite: StdioSuite, case: StdioCase) -> bytes:
 
 def order_of(
     limits: Limits,
-    job: bytes,
     wall_factor: float = 1.0,
     *,
     kind: Kind = Kind.FUNCTIONS,
@@ -80,7 +85,6 @@ def order_of(
 ) -> Order:
     """The server's part of the work. ``address_space_bytes``: as the memory limit if not given, 0 for no bound."""
     return Order(
-        job_bytes=len(job),
         cpu_s=limits.cpu_s,
         wall_s=limits.wall_s,
         longest_wall_s=limits.wall_s * wall_factor,

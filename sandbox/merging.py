@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ from problems.merged import END_MARK, MergedSuite
 from problems.problem import FunctionSuite
 from problems.stdio import Checker, StdioCase, StdioSuite
 from sandbox.verdict import CaseResult, Diagnostic, Program, Trust, Verdict
+
+_FUTURES = re.compile(rb"^from __future__ import [\w, ]+$", re.MULTILINE)
 
 
 def merge(program: Program, suite: MergedSuite) -> tuple[Program, StdioSuite]:
@@ -33,8 +36,12 @@ def _of_program(diagnostic: Diagnostic, num_lines: int) -> Diagnostic:
 
 
 def as_merged(program: Program, suite: FunctionSuite) -> tuple[Program, MergedSuite]:
-    """A suite in Python that passes what cannot cross, as one that shares the program's process."""
-    whole = Program(program.language, suite.candidate_setup.encode() + b"\n" + program.source)
+    """A suite in Python that passes what cannot cross, as one that shares the program's process.
+
+    There too the program is no ``__main__``. What it imports from the future has to stand before all else.
+    """
+    head = [*_FUTURES.findall(program.source), b"__name__ = 'solution'", suite.candidate_setup.encode(), b""]
+    whole = Program(program.language, b"\n".join(head) + _FUTURES.sub(b"", program.source))
     return whole, MergedSuite("\n".join((suite.setup, *suite.cases, f"print({END_MARK!r})", "")))
 
 

@@ -77,6 +77,11 @@ class Work:
     suite: bytes = b""
 
 
+def _with_signs(verdict: Verdict, program: Program, suite: FunctionSuite | None) -> Verdict:
+    signs = signs_of(program.source, suite, has_passed=verdict.num_passed > 0)
+    return replace(verdict, signs=tuple(sorted({*verdict.signs, *signs}))) if signs else verdict
+
+
 class SlotPool:
     """Executor over slots that ``make_slot`` makes.
 
@@ -147,14 +152,13 @@ class SlotPool:
             return await self._run_foreign(self._language, program, suite, limits, stop=stop)
         if isinstance(suite, StdioSuite):
             work = Work(script_job_of(program, limits), 1, limits, script_verdict_of, Kind.SCRIPT)
-            return await self._run_cases(suite, work, stop=stop)
+            return _with_signs(await self._run_cases(suite, work, stop=stop), program, None)
         if isinstance(suite, JavaSuite):
             raise ValueError(f"a suite of tests in Java cannot judge a program in {program.language}")
         read = partial(verdict_of, len(suite.cases))
         job = job_of(program, limits, stop=stop)
         verdict = await self.run_work(Work(job, len(suite.cases), limits, read, suite=suite_of(suite)))
-        signs = signs_of(program.source, suite, has_passed=verdict.num_passed > 0)
-        return replace(verdict, signs=tuple(sorted({*verdict.signs, *signs}))) if signs else verdict
+        return _with_signs(verdict, program, suite)
 
     async def _run_foreign(
         self, language: Language, program: Program, suite: Suite, limits: Limits, *, stop: bool
@@ -274,7 +278,6 @@ class SlotPool:
     async def _run_in(self, slot: Slot, work: Work) -> tuple[Verdict, End]:
         order = order_of(
             work.limits,
-            work.job,
             work.wall_factor,
             kind=work.kind,
             address_space_bytes=work.address_space_bytes,
@@ -367,7 +370,7 @@ class SlotPool:
     async def _probe(self, slot: Slot) -> None:
         program = Program("python", canary.PROGRAM)
         job = job_of(program, canary.LIMITS, stop=False)
-        order = order_of(canary.LIMITS, job)
+        order = order_of(canary.LIMITS)
         result, report = await slot.run(order, job, order.longest_s + _PATIENCE_S, suite_of(canary.SUITE))
         verdict = verdict_of(len(canary.SUITE.cases), result, report, None)
         if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:

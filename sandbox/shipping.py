@@ -11,7 +11,7 @@ from sandbox.resident.protocol import LENGTH
 
 # In the order of their imports of each other.
 SERVER = (
-    "wire", "shelf", "seccomp", "lockdown", "accounts", "protocol", "cleaning", "ending", "proxies", "checkers",
+    "wire", "protocol", "shelf", "seccomp", "lockdown", "accounts", "cleaning", "ending", "proxies", "checkers",
     "foreign", "script", "judge", "candidate", "pair", "server",
 )  # fmt: skip
 COMPILER = ("wire", "seccomp", "lockdown", "accounts", "protocol", "compiler")

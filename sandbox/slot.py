@@ -148,12 +148,15 @@ class Slot(abc.ABC):
         """The order and all that must follow it. A large suite is sent if the slot does not hold it."""
         if not LEAST_BYTES <= len(suite) <= MAX_BYTES:
             whole = suite[:-1] + b"," + job[1:] if suite else job
-            return replace(order, job_bytes=len(whole)).pack() + whole
-        # Orders lie in the server's memory, of which candidates get a copy: without the key, a digest would tell them
-        # whether a guess at the tests is right.
+            return order.pack() + _with_length(whole)
+        # Without the key, a digest would tell candidates, who see orders, whether a guess at the tests is right.
         digest = hashlib.blake2b(suite, key=self._digest_key, digest_size=len(NO_SUITE)).digest()
-        sent = b"" if self._shelf.holds(digest) else suite
-        if sent:
-            self._shelf.put(digest, len(sent))
-        order = replace(order, job_bytes=len(job), suite_digest=digest, suite_bytes=len(sent))
-        return order.pack() + sent + job
+        order = replace(order, suite_digest=digest)
+        if self._shelf.holds(digest):
+            return order.pack() + _with_length(job)
+        order = replace(order, suite_follows=1, suites_dropped=self._shelf.put(digest, len(suite)))
+        return order.pack() + _with_length(suite) + _with_length(job)
+
+
+def _with_length(content: bytes) -> bytes:
+    return LENGTH.pack(len(content)) + content

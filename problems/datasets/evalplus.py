@@ -86,7 +86,7 @@ def _suite(row: EvalPlusRow, dataset: str) -> FunctionSuite:
         kept = [arguments for arguments in inputs if not _is_extreme(row.task_id, arguments)]
         if kept:
             cases.append(f"_judge_on({json.dumps(kept)!r})")
-    return FunctionSuite((row.entry_point,), "\n".join(lines) + "\n", tuple(cases))
+    return FunctionSuite((row.entry_point,), "\n".join(lines) + "\n", tuple(cases), classes=())
 
 
 def _check(row: EvalPlusRow) -> None:

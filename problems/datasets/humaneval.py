@@ -46,7 +46,9 @@ def _problem(row: HumanEvalRow, path: Path) -> Problem:
         language="python",
         prompt=row.prompt,
         completion_style=CompletionStyle.CONTINUE,
-        suites={"main": FunctionSuite((row.entry_point,), _judge_setup(row), (f"check({row.entry_point})",))},
+        suites={
+            "main": FunctionSuite((row.entry_point,), _judge_setup(row), (f"check({row.entry_point})",), classes=())
+        },
         references=(row.prompt + row.canonical_solution,),
         reference_completions=(row.canonical_solution,),
         split=Split.TEST,

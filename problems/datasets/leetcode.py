@@ -80,7 +80,11 @@ def _suite(row: LeetCodeRow) -> FunctionSuite:
         raise ValueError("field test: holds no assert")
     lent = [_LENT.strip(), *(ast.unparse(node) for node in defined if node.name != _ENTRY_POINT)]
     return FunctionSuite(
-        tuple(node.name for node in defined), "\n".join(setup), tuple(cases), candidate_setup="\n\n".join(lent)
+        tuple(node.name for node in defined),
+        "\n".join(setup),
+        tuple(cases),
+        candidate_setup="\n\n".join(lent),
+        namespaces=(_ENTRY_POINT,),
     )
 
 

@@ -73,14 +73,17 @@ def _suite(row: MbppRow) -> FunctionSuite:
     code = parsed(row.code, "code")
     bound = _names(tests, ast.Store) | set(_imported(setup_tree.body))
     used = _names(tests, ast.Load) - bound
-    defined = {node.name for node in code.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    classes = {node.name for node in code.body if isinstance(node, ast.ClassDef)}
+    defined = classes | {node.name for node in code.body if isinstance(node, ast.FunctionDef)}
     lent = {name: statement for name, statement in _imported(code.body).items() if name in used - defined}
     unknown = used - defined - set(lent) - set(dir(builtins))
     if unknown or not used & defined:
         missing = ", ".join(sorted(unknown)) or "no function of the code"
         raise ValueError(f"field test_list: the tests use {missing}, which the code does not define")
     setup = "\n".join([*dict.fromkeys(lent.values()), setup]).strip("\n")
-    return FunctionSuite(tuple(sorted(used & defined)), setup, tuple(row.test_list))
+    return FunctionSuite(
+        tuple(sorted(used & defined)), setup, tuple(row.test_list), classes=tuple(sorted(used & classes))
+    )
 
 
 def _prompt(row: MbppRow) -> str:

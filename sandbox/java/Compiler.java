@@ -85,24 +85,20 @@ public final class Compiler {
     private Writer compile(List<SourceText> sources) {
         Diagnostics found = new Diagnostics();
         Outputs outputs = new Outputs(files);
-        String odd = null;
         boolean isCompiled = false;
         sources.forEach(found::addEncodingError);
         try {
             isCompiled = compiler.getTask(Outputs.nowhere(), outputs, found, options, null, sources).call();
         } catch (Throwable error) {
-            // The compiler's own crash, or a program too large for it: its state is not to be relied on any more.
-            odd = (error.getCause() == null ? error : error.getCause()).getClass().getSimpleName();
-            found.addCrash(odd);
+            // The compiler's own, or a program too large for it: the client replaces a compiler that says so.
+            found.addCrash((error.getCause() == null ? error : error.getCause()).getClass().getSimpleName());
         }
         if (!isCompiled && found.isEmpty()) {
             found.addCrash("Silence");
         }
         boolean isGood = isCompiled && found.isEmpty();
         Writer answer = new Writer(null);
-        List<Object> shown = found.shown();
-        answer.block(Json.of(Map.of("diagnostics", shown, "odd", odd == null ? "" : odd))
-                .getBytes(StandardCharsets.US_ASCII));
+        answer.block(Json.of(Map.of("diagnostics", found.shown())).getBytes(StandardCharsets.US_ASCII));
         return outputs.write(answer, isGood);
     }
 

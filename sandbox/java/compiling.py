@@ -23,6 +23,8 @@ Sources = Sequence[tuple[str, bytes]]
 # A warm compiler takes some 30 ms for a program; the heap is its own, above that comes the virtual machine.
 _LIMITS = Limits(cpu_s=10.0, wall_s=30.0, memory_bytes=768 << 20)
 _RECYCLE_AFTER = 500
+CRASH = "compiler.crash"
+"""Kind of the diagnostic of a program on which the compiler itself gave up, as ``Compiler.java`` has it."""
 _PATIENCE_S = 30.0
 _PROBE = ("Probe.java", b"class Probe { int f(int x) { return x + 1; } }")
 _ENDS = {
@@ -64,9 +66,15 @@ class CompilerPool(SlotPool):
         read = partial(_read, sources[0][0], num_cases)
         return await self.run_work(Work(job, num_cases, _LIMITS, read, Kind.COMPILE, 0))
 
+    def _verdict(self, slot: Slot, work: Work, result: Result, report: bytes) -> Verdict:
+        """A compiler that has crashed is not used again: what it holds may be half made, and would fail others."""
+        verdict = super()._verdict(slot, work, result, report)
+        slot.is_odd = slot.is_odd or any(diagnostic.kind == CRASH for diagnostic in verdict.diagnostics)
+        return verdict
+
     async def _probe(self, slot: Slot) -> None:
         job = compile_request([self._sound])
-        result, report = await slot.run(order_of(_LIMITS, job, kind=Kind.COMPILE), job, _LIMITS.wall_s + _PATIENCE_S)
+        result, report = await slot.run(order_of(_LIMITS, kind=Kind.COMPILE), job, _LIMITS.wall_s + _PATIENCE_S)
         verdict = _read(self._sound[0], 1, result, report, None)
         if not isinstance(verdict, Compiled):
             raise SlotDiedError(f"the resident compiler does not work: {verdict.diagnostics} {slot.last_words()}")

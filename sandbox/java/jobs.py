@@ -53,12 +53,10 @@ class Compiled:
     Attributes:
         files: the classes; empty if there are errors.
         diagnostics: the errors. Those without a place in the first source have line 0.
-        odd: why this compiler should not be used again, or empty.
     """
 
     files: Files
     diagnostics: tuple[Diagnostic, ...]
-    odd: str = ""
 
 
 def compile_answer(content: bytes, source_name: str) -> Compiled:
@@ -75,9 +73,9 @@ def compile_answer(content: bytes, source_name: str) -> Compiled:
         for _ in range(count):
             name, rest = _take(rest)
             code, rest = _take(rest)
-            files.append((name.decode() + _SUFFIX, code))
+            files.append((name.decode().replace(".", "/") + _SUFFIX, code))
         found = tuple(_diagnostic(source_name, fields) for fields in told["diagnostics"])
-        return Compiled(tuple(files), found, str(told["odd"]))
+        return Compiled(tuple(files), found)
     except (struct.error, KeyError, TypeError) as error:
         raise ValueError(f"a compiler's answer is malformed: {error}") from None
 

@@ -46,7 +46,8 @@ class Language:
         dropped: patterns of files of the root that no program needs.
         links: place -> target of links that packages' own scripts would have made.
         files: place -> content of files of ours that are put into the root.
-        needs_proc: the runtime wants to see /proc; it then gets that of its own pid namespace, processes only.
+        needs_proc: the runtime, or what is usual in the language, wants /proc (and with it /dev/stdin); it then gets
+            that of its own pid namespace, processes only.
         finish: commands to run in the finished root, by its own loader: each a path in the root and its words.
         finish_inside: commands that are run after those with the root as their own, and the run's environment. They
             make programs start faster, and are left out where nobody may do that (see ``roots.py``).

@@ -41,6 +41,7 @@ JAVASCRIPT = Language(
     run=(*RUN, "{source}"),
     read_diagnostics=read_diagnostics,
     num_threads=16,
+    needs_proc=True,  # for /dev/stdin, which most programs for contests read
     compile_floor=Limits(cpu_s=10.0, wall_s=60.0, memory_bytes=256 << 20),
     dropped=DROPPED,
 )

@@ -23,6 +23,7 @@ TYPESCRIPT = Language(
     ),
     artifacts=("program.js",),
     num_threads=16,
+    needs_proc=True,
     compile_floor=Limits(cpu_s=30.0, wall_s=90.0, memory_bytes=512 << 20),
     dropped=javascript.DROPPED,
 )  # fmt: skip

@@ -37,6 +37,8 @@ _OPERATIONS: dict[str, Callable[..., Any]] = {
     "iterate": iter,
     "next": next,
     "text": str,
+    "truth": bool,
+    "is_instance": lambda kind, value: isinstance(value, kind),
 }
 
 
@@ -79,7 +81,8 @@ class Candidate:
         try:
             return compile(source, "solution.py", "exec", dont_inherit=True)
         except SyntaxError as error:
-            return ["refused", type(error).__name__, _message(error), error.lineno or 0, error.offset or 0]
+            line, column = (max(place or 0, 0) for place in (error.lineno, error.offset))
+            return ["refused", type(error).__name__, _message(error), line, column]
         except (ValueError, MemoryError, RecursionError, OverflowError) as error:
             return ["refused", type(error).__name__, _message(error), 0, 0]
 

@@ -125,7 +125,7 @@ class CompilerServer:
 
     def _pass_on(self, order: Order, deadline: float, used: float) -> End:
         """The request, from the client to the compiler. ``used``: its CPU seconds before this order."""
-        self._left = order.job_bytes
+        (self._left,) = LENGTH.unpack(read_exactly(self._orders, LENGTH.size))
         poll = select.poll()
         poll.register(self._requests, select.POLLOUT)
         while self._left:

@@ -83,6 +83,8 @@ def _build(plan: dict[str, Any]) -> None:
         os.symlink(target, name)
     for folder in ("dev", "proc", "tmp"):
         os.makedirs(folder, exist_ok=True)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):  # which lead nowhere where /proc is not shown
+        os.symlink(f"/proc/self/fd/{number}", f"dev/{name}")
     for descriptor, name in devices:
         _touch(f"dev/{name}")
         mount(f"/proc/self/fd/{descriptor}".encode(), f"dev/{name}".encode(), None, _MS_BIND)

@@ -14,9 +14,9 @@ from importlib.util import MAGIC_NUMBER
 from typing import Any
 
 from .foreign import CompileJudge
-from .protocol import EXIT_AT_IMPORT, IN_ADVANCE
-from .proxies import TESTS, CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
-from .script import ScriptJudge
+from .protocol import EXIT_AT_IMPORT, IN_ADVANCE, LENGTH
+from .proxies import TESTS, CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError, text_of
+from .script import ScriptJudge, are_places
 from .wire import read_exactly, write_all
 
 _MAX_DETAIL = 200
@@ -49,6 +49,7 @@ class Judge:
         self._cases: list[list[str]] = []
         self._load: list[Any] | None = None
         self._started = False
+        channel.define(job.get("classes", ()), job.get("namespaces", ()))
 
     def run(self) -> dict[str, Any]:
         """The report. Never raises for what the candidate does."""
@@ -100,12 +101,12 @@ class Judge:
             match channel.receive():
                 case ["loaded"]:
                     return True
-                case ["refused", str(kind), str(message), int(line), int(column)]:
-                    self._load = ["refused", kind, message[:_MAX_DETAIL], line, column]
+                case ["refused", str(kind), str(message), line, column] if are_places(line, column):
+                    self._load = ["refused", kind[:_MAX_DETAIL], message[:_MAX_DETAIL], line, column]
                 case ["failed", [str(kind), *_], str(message)]:
                     if kind in _EXITS:
                         channel.signs.append(EXIT_AT_IMPORT)
-                    self._load = ["failed", kind, message[:_MAX_DETAIL]]
+                    self._load = ["failed", kind[:_MAX_DETAIL], message[:_MAX_DETAIL]]
                 case _:
                     channel.signs.append("forged-frame")
                     self._load = ["failed", "ProtocolError", "a malformed frame"]
@@ -141,23 +142,24 @@ class Judge:
     def _run_one(self, code: Any) -> list[str]:
         """Outcome and detail. A case passes if it runs to its end while the candidate is still there."""
         channel = self._channel
+        raised: BaseException | None = None
         try:
             exec(code, self._space)
             channel.expect_silence()
-        except (UnsupportedError, CandidateGone) as error:
-            if isinstance(error, UnsupportedError):
-                raise
-        except CandidateExit as error:
-            return ["runtime_error", str(error)[:_MAX_DETAIL]]
         except BaseException as error:  # noqa: BLE001 - whatever a test raises, the case has failed
-            if channel.gone is None:
-                return self._failed(error)
+            raised = error
+        if channel.unsupported is not None:
+            raise channel.unsupported
         if channel.gone is not None:
             return ["runtime_error", str(channel.gone)[:_MAX_DETAIL]]
-        return ["passed", ""]
+        if channel.failed_callback is not None:
+            raised, channel.failed_callback = channel.failed_callback, None
+        if isinstance(raised, CandidateExit):
+            return ["runtime_error", str(raised)[:_MAX_DETAIL]]
+        return ["passed", ""] if raised is None else self._failed(raised)
 
     def _failed(self, error: BaseException) -> list[str]:
-        detail = f"{type(error).__name__}: {error!s}"[:_MAX_DETAIL]
+        detail = f"{type(error).__name__}: {text_of(error)}"[:_MAX_DETAIL]
         if error is self._channel.last_raised:
             return ["memory_limit" if isinstance(error, MemoryError) else "runtime_error", detail]
         return ["wrong_answer", detail]
@@ -165,7 +167,6 @@ class Judge:
 
 def run(
     job_descriptor: int,
-    job_bytes: int,
     channel: int,
     report: int,
     suite: int,
@@ -178,7 +179,7 @@ def run(
     when the program is handed over, at which the program's time begins. ``streams``: the ends of a script's standard
     input and output.
     """
-    job = json.loads(read_exactly(job_descriptor, job_bytes))
+    job = json.loads(read_exactly(job_descriptor, *LENGTH.unpack(read_exactly(job_descriptor, LENGTH.size))))
     if size := os.fstat(suite).st_size:
         job |= json.loads(os.pread(suite, size, 0))
     null = os.open("/dev/null", os.O_RDONLY)

@@ -11,6 +11,7 @@ import fcntl
 import os
 from typing import Any, NoReturn
 
+from .protocol import LENGTH
 from .wire import read_exactly, write_all
 
 _MEMORY = "{memory_mb}"
@@ -24,10 +25,10 @@ def become_candidate(plan: dict[str, Any], memory_bytes: int) -> NoReturn:
     os.execve(words[0], words, plan["environment"])
 
 
-def job_file(orders: int, job_bytes: int) -> int:
+def job_file(orders: int) -> int:
     """The job in a memory file, sealed: what a program writes to its standard error by mistake is refused."""
     file = os.memfd_create("job", os.MFD_ALLOW_SEALING)
-    write_all(file, read_exactly(orders, job_bytes))
+    write_all(file, read_exactly(orders, *LENGTH.unpack(read_exactly(orders, LENGTH.size))))
     fcntl.fcntl(file, _ADD_SEALS, _SEAL_WRITE)
     os.lseek(file, 0, os.SEEK_SET)
     return file

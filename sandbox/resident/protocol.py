@@ -57,7 +57,7 @@ class Kind(IntEnum):
         return self in (Kind.COMPILE, Kind.EXECUTE, Kind.PAIR)
 
 
-_ORDER = struct.Struct("!QdddQQQQIIB32sQ")
+_ORDER = struct.Struct("!dddQQQQIIB32sBI")
 _RESULT = struct.Struct("!BiiddQQB")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
@@ -67,16 +67,19 @@ NO_SUITE = bytes(32)
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Client to server; ``suite_bytes`` of a suite follow, then ``job_bytes`` for the judge. Units as in ``Limits``.
+    """Client to server; a suite may follow, then the job for the judge. Units as in ``Limits``.
+
+    Suite and job begin with their length (``LENGTH``), which only those read who read the rest: orders lie in the
+    server's memory, of which candidates get a copy, and the length of an expected output can be the answer itself.
 
     ``longest_wall_s``: how far the wall limit is put off, ``wall_s`` at a time, for a program that is starved.
     ``address_space_bytes``: what each process may map; 0 for no bound, where only what is resident counts.
     ``kind``: a ``Kind``.
     ``suite_digest``: of the suite on the slot's shelf that the job is about; NO_SUITE if the job holds all there is.
-    ``suite_bytes``: of a suite that is not there yet; 0 for one that is.
+    ``suite_follows``: 1 for a suite that is not there yet.
+    ``suites_dropped``: how many of those not used for longest make room for it.
     """
 
-    job_bytes: int
     cpu_s: float
     wall_s: float
     longest_wall_s: float
@@ -88,7 +91,8 @@ class Order:
     open_files: int
     kind: int
     suite_digest: bytes = NO_SUITE
-    suite_bytes: int = 0
+    suite_follows: int = 0
+    suites_dropped: int = 0
 
     @property
     def longest_s(self) -> float:

@@ -1,11 +1,14 @@
 """What the test code holds of the candidate: entry points, and handles of objects that are not plain data.
 
-A handle never asks the candidate whether it equals something, what its hash is, or whether it is true: ``==`` and
-``hash`` go by identity, ``bool`` refuses. So an object that is equal to everything equals nothing here.
+A handle never asks the candidate whether it equals something or what its hash is: ``==`` and ``hash`` go by which of
+the candidate's objects it is. So an object that is equal to everything equals nothing here.
 
-A test that calls a function expects plain data of it: ``x in f(1)`` goes through the object's values here, and the
-yes-or-no questions of plain types (``startswith``, ``issubset``) are not put to an object that may say yes to all. Of
-an object whose class the test itself has called by its name, ``Trie()``, they are the very thing that is tested.
+What a function returns is an *answer*, and expected to be plain data: what is asked of an answer that is none is
+answered from its values, which are drawn one by one, and never by the object, which would be told in the question what
+is expected. It has no method of any plain type, and no truth. What a test makes by calling a class by its name,
+``Trie()``, and what it has from that object, is an *instance*, whose behaviour is the very thing that is tested. A
+*namespace* (LeetCode's ``Solution``) is made for its methods alone, and what these return is an answer again. The suite
+says which names are which; the program has no part in it.
 """
 
 # Values of any type pass through here, so strict typing has nothing to hold on to.
@@ -15,24 +18,47 @@ from __future__ import annotations
 
 import builtins
 import collections
+import enum
 import os
 import select
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, cast
 
-from .wire import Decoder, Encoder, FrameTooLargeError, PeerGoneError, WireError, receive_frame, send_frame
+from .wire import PLAIN, Decoder, Encoder, FrameTooLargeError, PeerGoneError, WireError, receive_frame, send_frame
 
 BEGINS = b"."
 TESTS = "tests"
 """Name of the module in which a suite runs."""
 _MAX_LENGTH = 10_000_000
-_PREDICATES = frozenset(
-    {name for name in (*dir(str), *dir(float)) if name.startswith("is")}
-    | {"startswith", "endswith"}
-    | {name for name in dir(frozenset) if not name.startswith("_") and name != "copy"}
+_OF_PLAIN_TYPES = frozenset(
+    name
+    for kind in (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, slice)
+    for name in dir(kind)
 )
-"""Methods of plain types that say yes or no, or that are told what a set is compared with."""
+"""Attributes that an answer of a plain type would have had here."""
+
+
+class Standing(enum.IntEnum):
+    """How a test came by an object of the program: what may be asked of it."""
+
+    ANSWER = 0  # returned by a function
+    PART = 1  # returned by a namespace's method; ``if node`` is asked of it, too
+    DERIVED = 2  # returned by an instance's method
+    NAMESPACE = 3  # made for its methods alone
+    INSTANCE = 4  # made by calling a class
+
+    @property
+    def of_what_it_returns(self) -> Standing:
+        """Of what its methods return and its attributes are."""
+        if self is Standing.NAMESPACE:
+            return Standing.PART
+        return Standing.DERIVED if self is Standing.INSTANCE else self
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether what is asked of it is answered from its values."""
+        return self < Standing.DERIVED
 
 
 class CandidateGone(BaseException):
@@ -59,6 +85,14 @@ class UnsupportedError(Exception):
         self.is_of_suite = is_of_suite
 
 
+def text_of(error: BaseException) -> str:
+    """What it says; nothing where it cannot be written, as a number of too many digits."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001
+        return ""
+
+
 class Channel:
     """Requests to the candidate, one at a time. All bytes are counted against the output limit."""
 
@@ -67,19 +101,29 @@ class Channel:
         self._descriptor = descriptor
         self._begins = begins
         self._left = max_bytes
-        self._handles: dict[int, Remote] = {}
+        self._handles: dict[tuple[int, Standing], Remote] = {}
+        self._classes: frozenset[str] = frozenset()
+        self._namespaces: frozenset[str] = frozenset()
         self._callbacks: list[Callable[..., Any]] = []
-        self._encoder = Encoder(self._encode_special)
+        self._encoder = Encoder(self._encode_special, is_exact=True)
         self._decoder = Decoder(self._decode_special)
-        self._asks_instance = False
+        self._standing = Standing.ANSWER  # of what comes in answer to the present request
         self._socket = socket.socket(fileno=descriptor)
         self._poll = select.poll()
         self._poll.register(descriptor, select.POLLIN)
         self.gone: CandidateGone | None = None
+        self.unsupported: UnsupportedError | None = None
+        """Decides, whatever the test has made of it: a test may expect exceptions of any kind."""
+        self.failed_callback: AssertionError | None = None
+        """Likewise, of a function of the test that the program called."""
         self.num_requests = 0
         self.before_first_request: Callable[[], None] | None = None
         self.last_raised: BaseException | None = None
         self.signs: list[str] = []
+
+    def define(self, classes: Iterable[str], namespaces: Iterable[str]) -> None:
+        """What the suite says of its entry points."""
+        self._classes, self._namespaces = frozenset(classes), frozenset(namespaces)
 
     def receive(self) -> Any:
         """The next frame. Raises CandidateGone for everything that ends the conversation."""
@@ -141,19 +185,43 @@ class Channel:
 
     def request(self, operation: str, target: str | int, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """What the candidate answers, as a value, or raised as the exception that it says it raised."""
-        arguments = [self._encoder.encode(value) for value in values]
-        keywords = {name: self._encoder.encode(value) for name, value in named.items()}
+        return self._request(operation, target, values, named, Standing.ANSWER)
+
+    def request_of(self, remote: Remote, operation: str, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Likewise, of an object of the candidate."""
+        standing = remote._standing
+        return self._request(operation, remote._number, values, named, standing)
+
+    def _request(
+        self, operation: str, target: str | int, values: tuple[Any, ...], named: dict[str, Any], standing: Standing
+    ) -> Any:
+        is_called = isinstance(target, str) and operation == "call"
+        if is_called and target in self._classes:
+            expected = Standing.INSTANCE
+        elif is_called and target in self._namespaces:
+            expected = Standing.NAMESPACE
+        else:
+            expected = standing.of_what_it_returns
+        try:
+            arguments = [self._encoder.encode(value) for value in values]
+            keywords = {name: self._encoder.encode(value) for name, value in named.items()}
+        except (UnsupportedError, WireError) as error:
+            # Of what a test asks an object that the program chose to return, plain data would have seen to it here;
+            # and what is nested too deeply may hold what the program has returned.
+            is_chosen = isinstance(target, int) and standing < Standing.NAMESPACE
+            if is_chosen or (isinstance(error, WireError) and self.num_requests):
+                raise TypeError(str(error)) from None
+            self._refuse(error)
         if self.num_requests == 0 and self.before_first_request is not None:
             self.before_first_request()
         self.num_requests += 1
         self.expect_silence()
-        is_instance = target[:1].isupper() if isinstance(target, str) else self._handles[target]._is_instance
         # Not to be guessed: an answer written in advance, or left over, can then match no request.
         sequence = int.from_bytes(os.urandom(6), "big")
         self.send([sequence, operation, target, arguments, keywords])
         while True:
             reply = self.receive()
-            self._asks_instance = is_instance  # a callback may have asked something else meanwhile
+            self._standing = expected  # a callback may have asked something else meanwhile
             if not isinstance(reply, list) or len(cast("list[Any]", reply)) < 3 or reply[0] != sequence:
                 self._protocol_error("a reply out of turn")
             body = cast("list[Any]", reply[1:])
@@ -165,6 +233,12 @@ class Channel:
                 self._raise(body[1], body[2], is_next=operation == "next")
             else:
                 self._protocol_error("a reply of no known kind")
+
+    def _refuse(self, error: UnsupportedError | WireError) -> NoReturn:
+        if not isinstance(error, UnsupportedError):  # nested too deeply
+            error = UnsupportedError(str(error), is_of_suite=True)
+        self.unsupported = self.unsupported or error
+        raise error
 
     def decode(self, value: Any) -> Any:
         """A value that the candidate sent."""
@@ -200,7 +274,10 @@ class Channel:
         for name in texts:
             kind = getattr(builtins, name, None)
             if isinstance(kind, type) and issubclass(kind, Exception):
-                error = kind.__new__(kind)
+                try:
+                    error = kind.__new__(kind)
+                except TypeError:  # one that is made of others
+                    continue
                 error.args = (message[:200],)
                 self.last_raised = error
                 raise error
@@ -217,11 +294,23 @@ class Channel:
         values = [self.decode(value) for value in cast("list[Any]", arguments)]
         named = {name: self.decode(value) for name, value in cast("dict[str, Any]", keywords).items()}
         try:
-            result = self._encoder.encode(self._callbacks[number](*values, **named))
+            returned = self._callbacks[number](*values, **named)
+        except AssertionError as error:
+            # What the judge has seen fail has failed; what was expected there is not told.
+            self.failed_callback = self.failed_callback or error
+            self.send([sequence, "error", "AssertionError", ""])
+            return
         except Exception as error:  # noqa: BLE001 - the test's own exceptions pass through the program's code
-            self.send([sequence, "error", type(error).__name__, str(error)[:200]])
-        else:
-            self.send([sequence, "result", result])
+            self.send([sequence, "error", type(error).__name__, text_of(error)[:200]])
+            return
+        try:
+            result = self._encoder.encode(returned)
+        except (UnsupportedError, WireError) as error:
+            if isinstance(error, UnsupportedError) and error.is_of_suite:
+                self._refuse(error)
+            self.send([sequence, "error", "TypeError", str(error)])
+            return
+        self.send([sequence, "result", result])
 
     def _encode_special(self, value: Any) -> Any:
         kind = type(value)
@@ -233,7 +322,8 @@ class Channel:
             self._callbacks.append(value)
             return {"q": len(self._callbacks) - 1}
         what = f"an iterator of type {kind.__name__} as an argument" if isinstance(value, Iterator) else ""
-        is_of_suite = self.num_requests == 0 or kind.__module__ == TESTS
+        # What comes of a program is of exact types.
+        is_of_suite = self.num_requests == 0 or kind.__module__ == TESTS or isinstance(value, PLAIN)
         raise UnsupportedError(what or f"an argument of type {kind.__name__}", is_of_suite=is_of_suite)
 
     def _decode_special(self, tag: str, body: Any) -> Any:
@@ -241,10 +331,11 @@ class Channel:
             number, kind, name = body
             if not isinstance(number, int) or number < 0 or not isinstance(name, str):
                 raise WireError("a malformed handle")
-            if number not in self._handles:
+            key = (number, self._standing)
+            if key not in self._handles:
                 make = RemoteIterator if kind == "iterator" else Remote
-                self._handles[number] = make(self, number, name[:50], self._asks_instance)
-            return self._handles[number]
+                self._handles[key] = make(self, number, name[:50], self._standing)
+            return self._handles[key]
         if tag == "q":
             return self._callbacks[body]
         raise WireError("an unknown tag")
@@ -296,24 +387,36 @@ class EntryPoint:
             raise AttributeError(name)
         return self._channel.request("get", self.__name__, (name,), {})
 
+    def __instancecheck__(self, value: Any) -> bool:
+        """Of a class of the program, which says so of its own objects only: of plain data it is never true."""
+        return isinstance(value, Remote) and self._channel.request("is_instance", self.__name__, (value,), {}) is True
+
 
 class Remote:
-    """An object that stays with the candidate. Equality and hash are identity."""
+    """An object that stays with the candidate. Equality and hash are by which one it is."""
 
-    __slots__ = ("_channel", "_is_instance", "_name", "_number")
+    __slots__ = ("_channel", "_name", "_number", "_standing")
 
-    def __init__(self, channel: Channel, number: int, name: str, is_instance: bool) -> None:
-        """``is_instance``: made by a class that the test has called, or had from an object that was."""
+    def __init__(self, channel: Channel, number: int, name: str, standing: Standing) -> None:
         object.__setattr__(self, "_channel", channel)
         object.__setattr__(self, "_number", number)
         object.__setattr__(self, "_name", name)
-        object.__setattr__(self, "_is_instance", is_instance)
+        object.__setattr__(self, "_standing", standing)
 
     def _ask(self, operation: str, *values: Any) -> Any:
-        return self._channel.request(operation, self._number, values, {})
+        return self._channel.request_of(self, operation, values, {})
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and other._number == self._number
+
+    def __hash__(self) -> int:
+        return hash(self._number)
 
     def __bool__(self) -> bool:
-        raise TypeError(f"the program returned an object ({self._name}) where a test wants true or false")
+        truth = None if self._standing is Standing.ANSWER else self._ask("truth")
+        if not isinstance(truth, bool):
+            raise TypeError(f"the program returned an object ({self._name}) where a test wants true or false")
+        return truth
 
     def __repr__(self) -> str:
         return f"<{self._name} of the program>"
@@ -323,12 +426,12 @@ class Remote:
         return text if isinstance(text, str) else repr(self)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        return self._channel.request("call", self._number, values, named)
+        return self._channel.request_of(self, "call", values, named)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        if name in _PREDICATES and not self._is_instance:
+        if self._standing.is_answer and name in _OF_PLAIN_TYPES:
             raise AttributeError(f"the program returned an object ({self._name}) where a test wants to ask {name}()")
         return self._ask("get", name)
 
@@ -336,7 +439,11 @@ class Remote:
         self._ask("set", name, value)
 
     def __getitem__(self, key: Any) -> Any:
-        return self._ask("item", key)
+        if not self._standing.is_answer:
+            return self._ask("item", key)
+        if isinstance(self, RemoteIterator) or not isinstance(key, int | slice):
+            raise TypeError(f"the program returned an object ({self._name}) where a test wants its item {key!r}")
+        return [*self][key]
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self._ask("set_item", key, value)
@@ -345,7 +452,7 @@ class Remote:
         self._ask("delete_item", key)
 
     def __contains__(self, key: Any) -> bool:
-        if self._is_instance:
+        if not self._standing.is_answer:
             return self._ask("contains", key) is True
         return any(item is key or item == key for item in self)
 

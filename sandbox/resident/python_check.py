@@ -79,7 +79,7 @@ def serve() -> None:
             return
         name, source = _first_source(request)
         found = [[name, kind, message, line, column, -1, -1, -1] for kind, message, line, column in check(source)]
-        told = json.dumps({"diagnostics": found, "odd": ""}).encode()
+        told = json.dumps({"diagnostics": found}).encode()
         _write(answers, _LENGTH.pack(len(told)) + told + _LENGTH.pack(0))
 
 

@@ -22,6 +22,7 @@ from .wire import send_frame
 _CHUNK = 1 << 16
 _MAX_TRACE = 5
 _MAX_DETAIL = 200
+_MOST_LINES = 1 << 31
 _OUT_OF_MEMORY = "out-of-memory"
 _LAST_WORDS = 400
 
@@ -69,6 +70,11 @@ def _exit_status(code: Any) -> int:
     return 1
 
 
+def are_places(*numbers: Any) -> bool:
+    """Whether what a candidate gives as line and column can be such."""
+    return all(type(number) is int and 0 <= number < _MOST_LINES for number in numbers)
+
+
 class ScriptJudge:
     """Feeds one input, takes the output, compares. The report is as ``Judge``'s, with one case."""
 
@@ -96,8 +102,8 @@ class ScriptJudge:
             match self._channel.receive():
                 case ["loaded"]:
                     report["cases"] = [self._outcome()]
-                case ["refused", str(kind), str(message), int(line), int(column)]:
-                    report["load"] = ["refused", kind, message[:_MAX_DETAIL], line, column]
+                case ["refused", str(kind), str(message), line, column] if are_places(line, column):
+                    report["load"] = ["refused", kind[:_MAX_DETAIL], message[:_MAX_DETAIL], line, column]
                 case ["missing", str(tool)]:
                     report["broken"] = f"the root lacks {tool[:_MAX_DETAIL]}"
                 case _:

@@ -30,7 +30,7 @@ from .ending import Ending
 from .protocol import JUDGE_GRACE_S, LENGTH, NO_SUITE, ORDER_BYTES, START_S, End, Kind, Order, Result
 from .proxies import BEGINS
 from .seccomp import Filter
-from .shelf import Shelf, take_in
+from .shelf import SealedSuites, take_in
 from .wire import PeerGoneError, read_exactly, write_all
 
 _JUDGE_CPU_S = 10  # beyond what the candidate may use
@@ -85,8 +85,7 @@ class Server:
         self.sweeper = Sweeper(self.namespaces)
         self.mapped_bytes = _mapped_bytes()
         self.num_runs = 0
-        self._shelf = Shelf()
-        self._suites: dict[bytes, int] = {NO_SUITE: self.null}
+        self._suites = SealedSuites()
 
     def serve(self) -> NoReturn:
         """Runs orders until the client goes away."""
@@ -95,21 +94,17 @@ class Server:
         while select.select([self.orders], [], [], _IDLE_S)[0]:
             order = Order.unpack(read_exactly(self.orders, ORDER_BYTES))
             self.num_runs += 1
-            self._shelve(order)
-            Run(self, order).perform()
+            Run(self, order, self._suite(order)).perform()
         os._exit(0)
 
-    def _shelve(self, order: Order) -> None:
-        """Takes in a suite that comes with an order; it is never read here."""
-        if self._shelf.holds(order.suite_digest) or not order.suite_bytes:
-            return
-        for digest in self._shelf.put(order.suite_digest, order.suite_bytes):
-            os.close(self._suites.pop(digest))
-        self._suites[order.suite_digest] = _out_of_the_way(take_in(self.orders, order.suite_bytes))
-
-    def suite(self, order: Order) -> int:
-        """The descriptor for the order's judge."""
-        return self._suites[order.suite_digest]
+    def _suite(self, order: Order) -> int:
+        """The descriptor for the order's judge. Takes in a suite that comes with the order; it is never read here."""
+        if order.suite_digest == NO_SUITE:
+            return self.null
+        if order.suite_follows:
+            file = _out_of_the_way(take_in(self.orders))
+            self._suites.add(order.suite_digest, file, order.suites_dropped)
+        return self._suites.file(order.suite_digest)
 
     @property
     def judge_uid(self) -> int:
@@ -145,9 +140,11 @@ def _mapped_bytes() -> int:
 class Run:
     """One order: from the fork of the candidate to the result."""
 
-    def __init__(self, server: Server, order: Order) -> None:
+    def __init__(self, server: Server, order: Order, suite: int) -> None:
+        """``suite``: the descriptor of the judge's suite."""
         self._server = server
         self._order = order
+        self._suite = suite
         self._kind = Kind(order.kind)
         self._start = time.monotonic()
         self._waited_before_s = 0.0
@@ -165,6 +162,8 @@ class Run:
         printed, prints = os.pipe()
         report = os.memfd_create("report")
         streams = (*os.pipe(), *os.pipe()) if self._kind.has_streams else ()
+        for descriptor in streams[::2]:
+            os.fchmod(descriptor, 0o666)  # the candidate may open its own again, by name
         # The candidate is forked first: what the judge learns later cannot be in its memory.
         self._candidate = self._fork_alone(lambda: self._be_candidate(theirs, prints, streams))
         begun, begins = os.pipe()
@@ -249,12 +248,12 @@ class Run:
         ends = (streams[1], streams[2]) if streams else ()
         is_pair = self._kind is Kind.PAIR
         if is_pair:
-            job = pair.job_file(server.orders, order.job_bytes)
+            job = pair.job_file(server.orders)
             os.write(begins, BEGINS)
             lockdown.keep_descriptors(channel, report, job)
         else:
             null = _null()
-            lockdown.keep_descriptors(server.orders, null, null, channel, report, server.suite(order), begins, *ends)
+            lockdown.keep_descriptors(server.orders, null, null, channel, report, self._suite, begins, *ends)
         memory = 0 if is_pair else server.judge_memory + server.mapped_bytes
         lockdown.set_ceilings(lockdown.Ceilings(_JUDGE_CPU_S + int(order.cpu_s), memory, 64, 64, 1 << 26))
         if server.own_users:
@@ -265,7 +264,7 @@ class Run:
             lockdown.seal(server.executing_filter)
             pair.become_judge(server.pair)
         lockdown.seal(server.filter)
-        judge.run(0, order.job_bytes, 3, 4, 5, 6, (7, 8) if streams else None)
+        judge.run(0, 3, 4, 5, 6, (7, 8) if streams else None)
 
     # -- watching
 

@@ -47,6 +47,8 @@ _VIEW_READERS = {kind.__name__: make for kind, make in _VIEWS.items()}
 _TYPES: dict[type, str] = {kind: name for name, kind in vars(builtins).items() if isinstance(kind, type)}
 _TYPES_BY_NAME = {name: kind for kind, name in _TYPES.items()}
 
+PLAIN = (int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, collections.deque)
+
 Special = Callable[[Any], Any]
 
 
@@ -111,10 +113,15 @@ def _is_naive(value: Any) -> bool:
 
 
 class Encoder:
-    """Python values -> JSON values. ``special`` writes what is not plain data, or raises TypeError."""
+    """Python values -> JSON values. ``special`` writes what is not plain data, or raises TypeError.
 
-    def __init__(self, special: Special) -> None:
+    ``is_exact``: an object of a subclass of a plain type is not plain data either. A test's argument would lose what
+    makes it more; what a program returns is taken as the plain value that it holds, and can say nothing else.
+    """
+
+    def __init__(self, special: Special, *, is_exact: bool = False) -> None:
         self._special = special
+        self._is_exact = is_exact
 
     def encode(self, value: Any, depth: int = 0) -> Any:
         """The JSON value. Raises TypeError where ``special`` does, WireError beyond MAX_DEPTH."""
@@ -148,12 +155,19 @@ class Encoder:
         if kind is type and value in _TYPES:
             return {"x": ["type", _TYPES[value]]}
         if kind is collections.deque:
-            return {"x": ["deque", [self.encode(item, depth) for item in value]]}
+            return {"x": ["deque", [self.encode(item, depth) for item in value], value.maxlen]}
+        if kind is collections.Counter:
+            return {"x": ["counter", [self.encode(item, depth) for item in _items(value)]]}
+        if kind is collections.defaultdict and (value.default_factory is None or value.default_factory in _TYPES):
+            factory = self.encode(value.default_factory, depth)
+            return {"x": ["defaultdict", factory, [self.encode(item, depth) for item in _items(value)]]}
+        if kind is slice:
+            return {"x": ["slice", [self.encode(item, depth) for item in (value.start, value.stop, value.step)]]}
         if kind in _VIEWS:
             return {"x": [kind.__name__, [self.encode(item, depth) for item in value]]}
         if kind is collections.OrderedDict:
             return {"x": ["ordered", [self.encode(item, depth) for item in _items(value)]]}
-        return self._subclass(value, depth)
+        return self._special(value) if self._is_exact else self._subclass(value, depth)
 
     def _subclass(self, value: Any, depth: int) -> Any:
         """A subclass of a plain type goes as the plain value, read by the plain type's own methods."""
@@ -222,16 +236,28 @@ class Decoder:
             return self._decode_value_type(*body)
         return self._special(tag, body)
 
+    def _pairs(self, parts: Any) -> dict[Any, Any]:
+        items = [self._decode(item) for item in parts]
+        return dict(zip(items[::2], items[1::2], strict=True))
+
     def _decode_value_type(self, kind: str, *parts: Any) -> Any:
         if kind == "deque":
-            return collections.deque(self._decode(item) for item in parts[0])
+            return collections.deque((self._decode(item) for item in parts[0]), parts[1])
+        if kind == "counter":
+            return collections.Counter(self._pairs(parts[0]))
+        if kind == "defaultdict":
+            factory = self._decode(parts[0])
+            if factory is not None and factory not in _TYPES:
+                raise WireError("a default factory that is no plain type")
+            return collections.defaultdict(factory, self._pairs(parts[1]))
+        if kind == "slice":
+            return slice(*(self._decode(item) for item in parts[0]))
         if kind == "type":
             return _TYPES_BY_NAME[parts[0]]
         if kind in _VIEW_READERS:
             return _VIEW_READERS[kind]([self._decode(item) for item in parts[0]])
         if kind == "ordered":
-            items = [self._decode(item) for item in parts[0]]
-            return collections.OrderedDict(zip(items[::2], items[1::2], strict=True))
+            return collections.OrderedDict(self._pairs(parts[0]))
         return _VALUE_READERS[kind](*parts)
 
 

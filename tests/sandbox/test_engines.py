@@ -1,10 +1,12 @@
-"""Engines other than this machine's own: killed in the middle of a batch, reached over TCP, with gVisor as runtime.
+"""Engines other than this machine's own: killed in the middle of a batch, reached over TCP, with gVisor as runtime,
+with images by Dockerfile.
 
 Each test starts a second engine of its own, so that nobody else's suffers. That takes root and an installed dockerd.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -23,7 +25,12 @@ from problems.problem import FunctionSuite, Limits
 from sandbox import Backend, BlockingExecutor, Outcome, Profile, Program, SandboxConfig
 from sandbox.containers import LABEL
 from sandbox.errors import EngineMissingError, IsolationError
-from sandbox.images import build_image, engine
+from sandbox.images import build_image, dockerfile, engine
+from sandbox.languages import language_of
+
+from .test_languages import BROKEN, REFERENCES
+from .test_languages import LIMITS as STDIO_LIMITS
+from .test_languages import SUITE as SUM
 
 pytestmark = [pytest.mark.docker, pytest.mark.soak, pytest.mark.timeout(600)]
 
@@ -128,3 +135,40 @@ def test_gvisor_holds_a_program_in_the_lean_profile_and_says_why_not_in_the_fast
         assert (ended.outcome, ended.signs) == (Outcome.RUNTIME_ERROR, ("exit-at-import",))
     with pytest.raises(IsolationError, match="use profile lean"):
         BlockingExecutor(config.model_copy(update={"profile": Profile.FAST}))
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a registry has as ``debian:bookworm-slim``, made of the distribution's packages."""
+    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+        pytest.skip("a base image without a registry takes root and debootstrap (apt-get install debootstrap)")
+    root = tmp_path_factory.mktemp("debian")
+    words = ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages", "Codename: bookworm"]
+    sites = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["debootstrap", "--variant=minbase", "bookworm", root, *sites[:1]], check=True, capture_output=True)
+    shutil.rmtree(root / "var/cache/apt/archives")
+    return root
+
+
+@pytest.mark.timeout(3600)
+def test_images_by_dockerfile_serve_as_those_without_a_registry_do(second: SecondEngine, debian: Path) -> None:
+    assert second.tcp
+    client = engine()
+    words = ["tar", "-C", debian, "-c", "."]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as packing:
+        client.api.import_image_from_data(packing.stdout, repository="debian", tag="bookworm-slim")
+    assert packing.returncode == 0
+    for name, source in REFERENCES.items():
+        text = dockerfile(language_of(name)).encode()
+        client.images.build(fileobj=io.BytesIO(text), network_mode="host", rm=True, forcerm=True)
+        for profile in Profile:
+            config = SandboxConfig(backend=Backend.DOCKER, profile=profile, slots=1, languages=(name,))
+            with BlockingExecutor(config) as executor:
+                right = executor.run(Program(name, source.encode()), SUM, STDIO_LIMITS)
+                assert right.passed, (name, right)
+                mutated = executor.run(Program(name, source.replace("+", "-").encode()), SUM, STDIO_LIMITS)
+                assert mutated.outcome is Outcome.WRONG_ANSWER, (name, mutated)
+                broken, *place, _ = BROKEN[name]
+                verdict = executor.run(Program(name, broken.encode()), SUM, STDIO_LIMITS)
+                assert verdict.outcome is Outcome.COMPILE_ERROR, (name, verdict)
+                assert [verdict.diagnostics[0].line, verdict.diagnostics[0].column] == place, (name, verdict)

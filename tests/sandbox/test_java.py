@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from problems.compiling import CompileSuite
 from problems.datasets import load_problems
 from problems.java import JavaMethod, JavaSuite, suite_of_members
 from problems.problem import FunctionSuite, Limits, Split
@@ -18,6 +20,10 @@ from problems.stdio import StdioCase, StdioSuite
 from problems.synthetic import SyntheticConfig, checked_tasks
 from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig, Verdict
 from sandbox.errors import ImageMissingError
+from sandbox.java.compiling import CRASH
+from sandbox.java.pool import JavaPool
+from sandbox.polyglot import Polyglot
+from sandbox.slot import Slot
 from sandbox.verdict import Trust
 
 from .conftest import DATA, open_backend
@@ -191,6 +197,33 @@ def test_an_exit_code_of_a_program_s_own_is_no_lack_of_memory(java: BlockingExec
     hoard = "var kept = new java.util.ArrayList<long[]>(); for (;;) kept.add(new long[1 << 17]);"
     program = Program("java", source.replace("System.exit(3);", hoard).encode())
     assert java.run(program, suite, replace(LIMITS, memory_bytes=128 << 20)).outcome is Outcome.MEMORY_LIMIT
+
+
+def test_a_program_in_a_package_runs(java: BlockingExecutor) -> None:
+    suite = StdioSuite((StdioCase("", "3\n"),))
+    source = "package a.b; class Main { static class Part { int x = 3; } public static void main(String[] w) {"
+    source += " System.out.println(new Part().x); } }"
+    verdict = java.run(Program("java", source.encode()), suite, LIMITS)
+    assert verdict.passed, verdict
+
+
+def test_a_compiler_that_gave_up_compiles_no_other_program(java: BlockingExecutor) -> None:
+    def compilers() -> set[Slot]:
+        polyglot = java._executor
+        assert isinstance(polyglot, Polyglot)
+        pool = polyglot.pools["java"]
+        assert isinstance(pool, JavaPool)
+        return set(pool._compilers._slots)
+
+    before = compilers()
+    deep = "class A { int x = " + "(" * 20_000 + "1" + ")" * 20_000 + "; }"
+    verdict = java.run(Program("java", deep.encode()), CompileSuite(), LIMITS)
+    assert [diagnostic.kind for diagnostic in verdict.diagnostics] == [CRASH]
+    assert java.run(Program("java", b"class A { }"), CompileSuite(), LIMITS).passed
+    deadline = time.monotonic() + 60
+    while not before - compilers() and time.monotonic() < deadline:
+        time.sleep(0.1)  # it is replaced in the background
+    assert len(before - compilers()) == 1
 
 
 def test_an_argument_that_cannot_cross_is_named_even_if_the_test_catches_all(judge: Run) -> None:

@@ -157,6 +157,15 @@ CUT = [
 ]
 
 
+@pytest.mark.parametrize("name", ["javascript", pytest.param("typescript", marks=pytest.mark.soak)])
+def test_standard_input_and_output_have_their_names_where_programs_use_them(warm: BlockingExecutor, name: str) -> None:
+    source = 'import * as fs from "fs";\n' if name == "typescript" else 'const fs = require("fs");\n'
+    source += 'const words = fs.readFileSync("/dev/stdin", "utf8").split(/\\s/);\n'
+    source += 'fs.writeFileSync("/dev/stdout", `${Number(words[0]) + Number(words[1])}\\n`);\n'
+    verdict = warm.run(Program(name, source.encode()), SUITE, LIMITS)
+    assert verdict.passed, verdict
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(("name", "source", "line", "column"), CUT)
 def test_the_column_is_that_of_what_was_met(

@@ -105,6 +105,14 @@ def test_a_suite_that_passes_what_cannot_cross_runs_merged_and_says_so(warm: Blo
     assert warm.run(Program("python", b"def f(x): raise SystemExit(0)"), suite, LIMITS).num_passed == 0
 
 
+def test_a_merged_program_is_no_main_program_and_imports_from_the_future(warm: BlockingExecutor) -> None:
+    source = "from __future__ import annotations\ndef f(x: Unknown): return sqrt(len(list(x)))\n"
+    source += "if __name__ == '__main__': print(f(input()))\n"
+    suite = FunctionSuite(("f",), "", ("assert f(iter([1, 2, 3, 4])) == 2",), candidate_setup="from math import *")
+    verdict = warm.run(Program("python", source.encode()), suite, LIMITS)
+    assert (verdict.passed, verdict.trust) == (True, Trust.MERGED), verdict
+
+
 def test_settings_may_refuse_what_cannot_be_split() -> None:
     source, setup, cases = UNCROSSABLE["an object"]
     config = SandboxConfig(backend=Backend.EMBEDDED, slots=1, refuse_merged=True)

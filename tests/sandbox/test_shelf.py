@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import pytest
 
 from problems.problem import FunctionSuite, Limits
 from problems.stdio import StdioCase, StdioSuite
 from sandbox import Backend, Outcome, Program, SandboxConfig
 from sandbox.embedded import EmbeddedSlot
+from sandbox.judgement import case_of, order_of, script_job_of
 from sandbox.pool import SlotPool
-from sandbox.resident.shelf import LEAST_BYTES, MAX_BYTES, MAX_SUITES, Shelf
+from sandbox.resident.protocol import ORDER_BYTES, Order
+from sandbox.resident.shelf import LEAST_BYTES, MAX_BYTES, MAX_SUITES, SealedSuites, Shelf
 
 from .conftest import Run
 
@@ -32,18 +37,38 @@ class CountingSlot(EmbeddedSlot):
 
 def test_the_books_drop_what_was_not_used_for_longest() -> None:
     shelf = Shelf()
-    assert shelf.put(b"a", MAX_BYTES // 2) == []
-    assert shelf.put(b"b", MAX_BYTES // 4) == []
+    assert shelf.put(b"a", MAX_BYTES // 2) == 0
+    assert shelf.put(b"b", MAX_BYTES // 4) == 0
     assert shelf.holds(b"a")
-    assert shelf.put(b"c", MAX_BYTES // 2) == [b"b"]
-    assert shelf.put(b"d", MAX_BYTES) == [b"a", b"c"]
+    assert shelf.put(b"c", MAX_BYTES // 2) == 1
+    assert shelf.holds(b"a")
+    assert not shelf.holds(b"b")
+    assert shelf.put(b"d", MAX_BYTES) == 2
     assert not shelf.holds(b"a")
+
+
+def test_the_server_drops_those_that_the_books_drop() -> None:
+    suites = SealedSuites()
+    files = {name: os.memfd_create(name) for name in "abcd"}
+    suites.add(b"a", files["a"], 0)
+    suites.add(b"b", files["b"], 0)
+    assert suites.file(b"a") == files["a"]  # used: now b is the one that was not used for longest
+    suites.add(b"c", files["c"], 1)
+    with pytest.raises(KeyError):
+        suites.file(b"b")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(files["b"])
+    suites.add(b"d", files["d"], 2)
+    assert suites.file(b"d") == files["d"]
+    with pytest.raises(KeyError):
+        suites.file(b"a")
+    os.close(files["d"])
 
 
 def test_the_books_bound_the_number_of_suites() -> None:
     shelf = Shelf()
     dropped = [shelf.put(str(number).encode(), 1) for number in range(MAX_SUITES + 2)]
-    assert dropped[-2:] == [[b"0"], [b"1"]]
+    assert dropped == [*[0] * MAX_SUITES, 1, 1]
 
 
 async def test_a_large_suite_travels_once_and_a_small_one_always() -> None:
@@ -117,3 +142,15 @@ async def test_large_inputs_of_scripts_travel_once(size: int) -> None:
         assert [sent > LEAST_BYTES for sent in slot.sent[1:]] == [is_large, is_large, False, False]
     finally:
         await pool.close()
+
+
+@pytest.mark.parametrize("size", [10, 2 * LEAST_BYTES])
+def test_what_the_server_reads_does_not_tell_how_long_the_expected_output_is(size: int) -> None:
+    """Candidates have a copy of it: of two words, the length is the answer."""
+    slot = EmbeddedSlot(SandboxConfig(backend=Backend.EMBEDDED))
+    job = script_job_of(Program("python", b"pass"), Limits())
+    orders = [
+        Order.unpack(slot._message(order_of(Limits()), job, case_of(suite, suite.cases[0]))[:ORDER_BYTES])
+        for suite in (StdioSuite((StdioCase("x", "y" * length),)) for length in (size, size + 1))
+    ]
+    assert orders[0] == replace(orders[1], suite_digest=orders[0].suite_digest)

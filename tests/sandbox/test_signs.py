@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import ast
+import time
 
 import pytest
 
 from problems.datasets import load_problems
-from problems.problem import FunctionSuite
-from sandbox.signs import HARD_CODED, TOUCHED_HARNESS, expected_pairs, holds_expected_values, touches_harness
+from problems.problem import FunctionSuite, Limits
+from problems.stdio import StdioCase, StdioSuite
+from sandbox import BlockingExecutor, Program
+from sandbox.signs import (
+    HARD_CODED,
+    TOUCHED_HARNESS,
+    UNREADABLE,
+    expected_pairs,
+    holds_expected_values,
+    signs_of,
+    touches_harness,
+)
 
 from .conftest import DATA, Run
 
@@ -38,6 +49,30 @@ def test_programs_that_recognise_their_arguments_are_seen(name: str) -> None:
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_programs_are_not_suspected(name: str) -> None:
     assert not holds_expected_values(HONEST[name].encode(), SUITE)
+
+
+_BIG = "[" * 90 + ", ".join(map(str, range(9_000))) + "]" * 90
+_MATCH = "# 11 25 40 2\ndef f(x):\n  match x:\n    case {}: pass\n  return sum(x)"
+HOSTILE = {
+    "a number that cannot be written": _MATCH.format("0x" + "F" * 5000),
+    "a name of a thousand parts": _MATCH.format("a" + ".b" * 1000),
+    "branches within branches": f"# 11 25 40 2\ndef f(x): return {'1 if (' * 80} {_BIG} {') else 0' * 80} or sum(x)",
+    "lists within lists": f"# 11 25 40 2\ndef f(x):\n  if x == {_BIG}: return 1\n  return sum(x)",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_text_ends_or_holds_up_the_search_for_signs(name: str) -> None:
+    source = HOSTILE[name].encode()
+    assert len(source) < 1 << 16
+    begun = time.process_time()
+    assert signs_of(source, SUITE, has_passed=True) in ([], [UNREADABLE])
+    assert time.process_time() - begun < 3.0
+
+
+def test_a_text_that_cannot_be_searched_has_its_verdict_all_the_same(run: Run) -> None:
+    verdict = run(HOSTILE["a number that cannot be written"], *CASES)
+    assert (verdict.passed, verdict.signs) == (True, (UNREADABLE,))
 
 
 def test_assertions_within_a_check_function_are_read_too() -> None:
@@ -83,6 +118,14 @@ def test_programs_that_reach_for_the_harness_are_seen(name: str) -> None:
 @pytest.mark.parametrize("name", NOT_REACHING)
 def test_programs_that_do_not_are_not_suspected(name: str) -> None:
     assert not touches_harness(NOT_REACHING[name].encode(), WITH_CHECK)
+
+
+def test_programs_by_standard_input_that_reach_for_the_harness_are_seen_too(executor: BlockingExecutor) -> None:
+    suite = StdioSuite((StdioCase("1\n", "2\n"),))
+    honest = "print(int(input()) + 1)"
+    for source, signs in ((honest, ()), (f"import sys\nsys._getframe()\n{honest}", (TOUCHED_HARNESS,))):
+        verdict = executor.run(Program("python", source.encode()), suite, Limits())
+        assert (verdict.passed, verdict.signs) == (True, signs), verdict
 
 
 def test_a_program_that_fails_has_touched_the_harness_too(run: Run) -> None:

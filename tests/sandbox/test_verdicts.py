@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sandbox import Outcome
+from sandbox.verdict import Trust
 
 from .conftest import Run
 
@@ -182,6 +183,81 @@ class Trie:
 """
     case = "t = Trie('ab', 'c')\nassert 'ab' in t and 'b' not in t and t.startswith('a') and 'c' in t.copy()"
     assert run(program, case, entry_points=("Trie",)).passed
+
+
+def test_what_comes_of_a_namespace_may_be_worked_with(run: Run) -> None:
+    """LeetCode's linked lists: made of the program's class, walked by the test's helper."""
+    program = """
+class ListNode:
+    def __init__(self, val=0, next=None): self.val, self.next = val, next
+class Solution:
+    def doubled(self, head): return ListNode(2 * head.val, self.doubled(head.next)) if head else None
+"""
+    setup = "walk = lambda node: [node.val] + walk(node.next) if node else []"
+    case = "assert walk(Solution().doubled(ListNode(1, ListNode(3)))) == [2, 6]"
+    assert run(program, case, setup=setup, entry_points=("Solution", "ListNode")).passed
+    wrong = program.replace("2 * head", "3 * head")
+    assert run(wrong, case, setup=setup, entry_points=("Solution", "ListNode")).outcome is Outcome.WRONG_ANSWER
+
+
+def test_an_object_may_be_asked_for_its_class(run: Run) -> None:
+    program = """
+class Q: pass
+class P:
+    def twin(self): return P()
+    def other(self): return Q()
+def f(x): return x
+"""
+    case = "assert isinstance(P(), P) and isinstance(P().twin(), P) and not isinstance(P().other(), P)"
+    assert run(program, case, "assert not isinstance(f(1), P)", entry_points=("P", "f")).passed
+
+
+@pytest.mark.parametrize(
+    ("program", "case"),
+    [
+        ("def f(d, k):\n    d[k] += 1\n    return d", "assert f(collections.defaultdict(int), 'a') == {'a': 1}"),
+        ("def f(c): return c.most_common(1)", "assert f(collections.Counter('aab')) == [('a', 2)]"),
+        ("def f(c): return c['z']", "assert f(collections.Counter('aab')) == 0"),
+        ("def f(d):\n    d.append(3)\n    return list(d)", "assert f(collections.deque([1, 2], 2)) == [2, 3]"),
+        ("from collections import *\ndef f(x): return Counter(x)", "assert f('aab').most_common(1) == [('a', 2)]"),
+        ("def f(a, s): return a[s]", "assert f([1, 2, 3], slice(1, None)) == [2, 3]"),
+    ],
+)
+def test_containers_of_the_standard_library_cross_as_what_they_are(run: Run, program: str, case: str) -> None:
+    verdict = run(program, case, setup="import collections")
+    assert (verdict.passed, verdict.trust) == (True, Trust.SPLIT), verdict
+
+
+@pytest.mark.parametrize(
+    ("setup", "program"),
+    [
+        ("P = collections.namedtuple('P', 'x y')", "def f(p): return p.x + p.y"),
+        ("class P(list):\n    def __init__(self, *a): self.extend(a)\n    total = 3", "def f(p): return p.total"),
+    ],
+)
+def test_an_argument_that_is_more_than_its_plain_type_is_not_made_less(run: Run, setup: str, program: str) -> None:
+    verdict = run(program, "assert f(P(1, 2)) == 3", setup=f"import collections\n{setup}")
+    assert (verdict.passed, verdict.trust) == (True, Trust.MERGED), verdict
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "try: f(object())\nexcept Exception: pass\nelse: assert False",
+        "try: f(iter([]))\nexcept BaseException: pass\nelse: assert False",
+        "a = 1\nfor _ in range(300): a = [a]\ntry: f(a)\nexcept Exception: pass\nelse: assert False",
+    ],
+)
+def test_what_cannot_cross_is_no_exception_that_a_test_may_expect(run: Run, case: str) -> None:
+    """Else every program would raise it."""
+    assert not run("def f(x): return 1", case).passed
+
+
+def test_an_exception_group_and_a_number_of_too_many_digits_harm_no_judge(run: Run) -> None:
+    group = "def f(): raise ExceptionGroup('two', [ValueError('a'), KeyError('b')])"
+    assert run(group, "assert f() == 1").outcome is Outcome.RUNTIME_ERROR
+    verdict = run("def f(x): return 10 ** 5000 if x else 1", "assert f(0) == 1", "assert f(1) == 2, f(1)", stop=False)
+    assert [case.outcome for case in verdict.cases] == [Outcome.PASSED, Outcome.WRONG_ANSWER]
 
 
 def test_helpers_of_the_setup_are_the_judges_own(run: Run) -> None:

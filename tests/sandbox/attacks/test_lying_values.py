@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import pytest
 
-from problems.problem import Limits
-from sandbox import Outcome
+from problems.problem import FunctionSuite, Limits
+from sandbox import BlockingExecutor, Outcome, Program
+from sandbox.verdict import Trust
 
-from .conftest import ERROR, WRONG, Assault
+from ..conftest import Run
+from .conftest import ERROR, LIMITS, WRONG, Assault
 
 ALWAYS_EQUAL = """
 class Always:
@@ -68,6 +70,87 @@ def test_an_object_that_says_yes_to_everything_is_not_asked(assault: Assault, ca
     yes = ALWAYS_EQUAL.replace("def __getattr__(self, name): return self", "def __getattr__(self, name): return yes")
     program = f"yes = lambda *a: a[0] if a and isinstance(a[0], set) else True\n{yes}def f(x): return Always()"
     assault(program, case, expect={WRONG, ERROR})
+
+
+# Whatever it is asked, it answers what tests like to hear.
+PLEASING = """
+class Y:
+    def find(self, *a): return 0
+    index = rindex = rfind = find
+    def count(self, *a): return 1
+    def get(self, *a): return True
+    __getitem__ = __contains__ = startswith = endswith = isdigit = issubset = get
+    def __bool__(self): return True
+    def __iter__(self): return iter([0])
+"""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "assert f(1).find('abc') >= 0",
+        "assert f(1).find('abc') != -1",
+        "assert f(1).index(5) == 0",
+        "assert f(1).count(2) == 1",
+        "assert f(1)['ok']",
+        "assert f(1)[0]",
+        "assert f(1).get('k')",
+        "assert (f(1) or {}).get('k')",
+    ],
+)
+def test_an_answer_is_not_told_what_is_sought_in_it(assault: Assault, case: str) -> None:
+    assault(PLEASING + "def f(x): return Y()", case, expect={WRONG, ERROR})
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "assert 2 in Solution().f(1)",
+        "assert Solution().f(1).startswith('ab')",
+        "s = Solution()\nassert s.f(1).isdigit()",
+        "assert Solution().f(1)['ok']",
+        "assert Solution().f(1).issubset({1})",
+        "assert 2 in Solution().me(1)",
+        "assert Solution().me(1).startswith('ab')",
+    ],
+)
+def test_what_a_method_of_a_namespace_returns_is_an_answer_be_it_the_namespace_itself(run: Run, case: str) -> None:
+    program = PLEASING + "class Solution(Y):\n    def f(self, x): return Y()\n    def me(self, x): return self"
+    assert run(program, case, entry_points=("Solution",)).outcome in {WRONG, ERROR}
+
+
+def test_no_class_is_one_that_the_suite_does_not_name(attacked: BlockingExecutor) -> None:
+    suite = FunctionSuite(("Diff",), "", ("assert 2 in Diff(1)",), classes=())
+    verdict = attacked.run(Program("python", (PLEASING + "def Diff(x): return Y()").encode()), suite, LIMITS)
+    assert verdict.outcome is WRONG
+
+
+@pytest.mark.parametrize("returned", ["map(int, '99')", "Y()", "(i for i in [1])"])
+@pytest.mark.parametrize("case", ["assert f(1)[:2] == [1, 2]", "assert f(1)[::-1] == [2, 1]"])
+def test_no_answer_makes_an_infrastructure_error_of_a_test(assault: Assault, returned: str, case: str) -> None:
+    assault(PLEASING + f"def f(x): return {returned}", case, expect={WRONG, ERROR})
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "class P: pass\nassert f(1).seek(P()) == 0",
+        "assert f(1).seek(iter([1])) == 0",
+        "assert f(1).seek(object()) == 0",
+        "a = 1\nfor _ in range(300): a = [a]\nassert f(1).seek(a) == 0",
+    ],
+)
+def test_no_answer_makes_its_program_run_merged(assault: Assault, case: str) -> None:
+    program = "class Y:\n    def seek(self, *a): return 0\ndef f(x): return Y()"
+    for verdict in assault(program, case, expect={WRONG, ERROR}):
+        assert verdict.trust is Trust.SPLIT
+
+
+def test_an_assertion_in_a_function_of_the_test_is_not_the_program_s_to_swallow(assault: Assault) -> None:
+    program = "told = []\ndef f(g):\n    try: g(0)\n    except BaseException as e: told.append(str(e))\n    return told or 'done'"
+    case = "def spy(x): assert x == 42, f'want 42, got {x}'\nassert f(spy) == 'done'"
+    assault(program, case, expect=WRONG)
+    assault(program, "def spy(x): assert x == 42, 'want 42'\nassert '42' in str(f(spy))", expect=WRONG)
 
 
 def test_a_membership_is_sought_among_the_values(assault: Assault) -> None:
