@@ -229,6 +229,8 @@ class FineTuner(RankOfSeveral):
         style: PromptStyle,
         pairs: Sequence[tuple[str, str]],
         output: str,
+        checkpoint: str,
+        checkpoint_every_s: float,
     ) -> SFTProgress:
         """Trains on (prompt, completion) texts and writes a Hugging Face folder.
 
@@ -239,8 +241,10 @@ class FineTuner(RankOfSeveral):
             style: how prompts are rendered, here as in RL and evaluation.
             pairs: completions get the end-of-sequence token.
             output: the folder to write.
+            checkpoint: folder of the newest checkpoint; the training goes on from it, if there is one.
+            checkpoint_every_s: seconds of training between two.
 
-        Raises TokenizerMismatchError, ModelRefusedError.
+        Raises TokenizerMismatchError, ModelRefusedError, CheckpointError.
         """
         from transformers import AutoTokenizer
 
@@ -266,7 +270,14 @@ class FineTuner(RankOfSeveral):
             for index, (prompt, completion) in enumerate(pairs)
         ]
         trainer = SFTTrainer(model, self._config, examples, ranks=self._ranks)
-        final = trainer.train(progress=self._note, stop=self._stop.is_set)
+        if Path(checkpoint).exists():
+            trainer.load(checkpoint)
+        final = trainer.train(
+            progress=self._note,
+            stop=self._stop.is_set,
+            checkpoint=Path(checkpoint),
+            checkpoint_every_s=checkpoint_every_s,
+        )
         trainer.export(Path(output), tokenizer)
         return final
 

@@ -98,6 +98,8 @@ class SFTStage(StageBase):
     """Processes of the trainer; they share the work and the memory (FSDP2)."""
     gpus_per_rank: int = Field(default=0, ge=0, le=1)
     """GPUs of each of them; 0: the trainer computes on a CPU. Never run with one."""
+    checkpoint_every_minutes: float = Field(default=10.0, gt=0)
+    """Minutes of training between two checkpoints; only the newest is kept, and none after the end."""
 
     @model_validator(mode="after")
     def _one_source_of_examples(self) -> Self:
@@ -182,8 +184,9 @@ class PPOStage(StageBase):
     """How many of the best by ``best_metric`` stay besides."""
     best_metric: str = "rollout/pass_rate"
     """A name of docs/metrics.md, the larger the better, as it was at the step of the checkpoint."""
-    group_timeout_s: float = Field(default=300.0, gt=0)
-    """Seconds until a group that is not complete, its replacements included, is an error."""
+    group_timeout_s: float = Field(default=900.0, gt=0)
+    """Seconds without any sample, verdict or complete group, while groups are under way and nobody that they need is
+    being replaced, after which the run ends with an error: longer than the longest completion takes."""
     critic_from: str | None = None
     """A scalar-head model that the critic begins as, head included, such as a process reward model; none: the policy's
     backbone under a new head."""

@@ -83,7 +83,7 @@ def group_advantages(
     groups: Int[Tensor, " B"],
     members: Float[Tensor, " M"],
     member_groups: Int[Tensor, " M"],
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+) -> Float[Tensor, " B"]:
     """Reward of a trajectory compared with its group, as an advantage and the factor that made it.
 
         mean            A = R - mean                        Dr.GRPO (arXiv 2503.20783)
@@ -104,14 +104,13 @@ def group_advantages(
         member_groups: their group numbers.
 
     Returns:
-        (advantages, scales): A = (R - mean) * scale; exactly 0 in a group of equal rewards, whose scale is 1: what is
-        still added to such a group (a KL penalty) has no spread to be measured in.
+        Advantages; exactly 0 in a group of equal rewards.
 
     Raises:
         ValueError: a group to be trained has fewer than two members to compare.
     """
     if baseline == "none":
-        return rewards, torch.ones_like(rewards)
+        return rewards
     # in float32 the mean of seven times 0.7 is not 0.7, and GRPO divides that last digit by a spread of nearly nothing
     dtype, rewards, members = rewards.dtype, rewards.double(), members.double()
     names, index = torch.unique(torch.cat([member_groups, groups]), return_inverse=True)
@@ -132,29 +131,29 @@ def group_advantages(
     else:
         squares = zeros.index_add(0, member_index, (members - mean[member_index]).square())
         std = (squares / (count - 1)).sqrt()
-        scale = torch.where(std > 0, 1 / (std + GRPO_EPS), 1.0)
-    return ((rewards - mean[index]) * scale[index]).to(dtype), scale[index].to(dtype)
+        scale = 1 / (std + GRPO_EPS)
+    return ((rewards - mean[index]) * scale[index]).to(dtype)
 
 
 def spread_with_penalty(
     *,
     advantages: Float[Tensor, " B"],
-    scales: Float[Tensor, " B"],
     penalties: Float[Tensor, " C"],
     lengths: Int[Tensor, " B"],
 ) -> Float[Tensor, " C"]:
     """A trajectory's advantage at each of its tokens, with the KL penalty that is still to come from there.
 
-        A_t = A_i + scale_i * sum_{s >= t} penalty_s
+        A_t = A_i + sum_{s >= t} penalty_s
 
     With penalties of 0 it is plain GRPO or RLOO. The penalty of earlier tokens is left out: token t could not have
-    changed it (reward to go).
+    changed it (reward to go). It has no part in the group's baseline and is not divided by its spread. So beta means
+    the same under every baseline, as where the divergence is a loss; where rewards hardly differ, a share of their
+    spread would be any number. The expected gradient of ``leave_one_out`` is that of reward less beta times
+    divergence, as where the whole penalty is subtracted from the reward first (TRL's RLOO).
 
     Args:
         advantages: of the trajectories.
-        scales: the factor of each, so that penalties are in the same unit as rewards.
         penalties: -beta KL of each token, or 0.
         lengths: tokens of each trajectory.
     """
-    index = owner(lengths)
-    return advantages[index] + scales[index] * to_go(penalties, lengths)
+    return advantages[owner(lengths)] + to_go(penalties, lengths)

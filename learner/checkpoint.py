@@ -33,7 +33,7 @@ from torch.distributed import ProcessGroup
 from learner.errors import CheckpointError
 from learner.parallel import SINGLE, Ranks
 
-FORMAT = 4
+FORMAT = 5
 STATE_FOLDER, MANIFEST_FILE = "state", "manifest.json"
 _CHUNK_BYTES = 1 << 22
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
@@ -45,6 +45,7 @@ def save_checkpoint(
     kind: str,
     settings: BaseModel,
     state: dict[str, Any],
+    origins: Mapping[str, str] | None = None,
     figures: Mapping[str, float] | None = None,
     ranks: Ranks = SINGLE,
     group: ProcessGroup | None = None,
@@ -56,6 +57,8 @@ def save_checkpoint(
         kind: what it is, such as ``ppo``; compared when it is loaded.
         settings: the config it was made under; compared when it is loaded.
         state: nested dicts of tensors (each rank its shards), numbers, strings and lists.
+        origins: fingerprints of models that are not in it and that it is nothing without, by what they are (``reference
+            policy``); compared when it is loaded.
         figures: written into the manifest, so that the best checkpoint can be told.
         ranks: all write their shards, the first publishes.
         group: over which the ranks talk about it; None: the one that training uses.
@@ -80,6 +83,7 @@ def save_checkpoint(
             "format": FORMAT,
             "kind": kind,
             "settings": settings.model_dump(mode="json"),
+            "origins": dict(origins or {}),
             "figures": dict(figures or {}),
             "tensors": _shapes(state),
             "files": {
@@ -101,7 +105,13 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
 
 def load_checkpoint(
-    folder: str | Path, *, kind: str, settings: BaseModel, state: dict[str, Any], ranks: Ranks = SINGLE
+    folder: str | Path,
+    *,
+    kind: str,
+    settings: BaseModel,
+    state: dict[str, Any],
+    origins: Mapping[str, str] | None = None,
+    ranks: Ranks = SINGLE,
 ) -> dict[str, Any]:
     """Reads what ``save_checkpoint`` wrote, on as many ranks as there are now.
 
@@ -109,7 +119,9 @@ def load_checkpoint(
         folder: as saved.
         kind: as saved.
         settings: as saved.
-        state: of the same structure as what was saved: tensors are overwritten in place, the rest is replaced.
+        state: of the same structure as what was saved: tensors are overwritten in place, the rest is replaced. A
+            checkpoint that is refused changes nothing in it.
+        origins: as saved.
         ranks: those that load.
 
     Returns:
@@ -129,6 +141,9 @@ def load_checkpoint(
     difference = first_difference(manifest["settings"], settings.model_dump(mode="json"))
     if difference:
         raise CheckpointError(f"checkpoint {str(folder)!r} was made under another config: {difference}")
+    for name, fingerprint in (origins or {}).items():
+        if manifest["origins"].get(name) != fingerprint:
+            raise CheckpointError(f"checkpoint {str(folder)!r} was made with another {name}")
     difference = first_difference(manifest["tensors"], _shapes(state))
     if difference:  # torch reads what it finds, and would leave the layers that a smaller model lacks
         raise CheckpointError(f"checkpoint {str(folder)!r} holds another model: {difference}")
@@ -157,16 +172,18 @@ def first_difference(saved: Any, wanted: Any, path: str = "") -> str | None:
 
 def publish_folder(aside: Path, folder: Path) -> None:
     """Makes a finished folder appear under its final name in one step, surviving a power cut."""
-    for path in sorted(aside.rglob("*")):
-        if path.is_file():
+    for path in sorted(aside.rglob("*"), reverse=True):  # what is in a folder before the folder
+        if path.is_file() or path.is_dir():
             _fsync(path)
     _fsync(aside)
     if folder.exists() and _exchanged(aside, folder):
+        _fsync(folder.parent)  # before the old one goes
         shutil.rmtree(aside, ignore_errors=True)
     elif folder.exists():  # a file system that can't exchange names: for a moment there is none under this one
         old = folder.with_name(f"{folder.name}.partial-old-{os.getpid()}")
         os.rename(folder, old)
         os.rename(aside, folder)
+        _fsync(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(aside, folder)

@@ -45,13 +45,14 @@ class CheckpointWriter:
         kind: str,
         settings: BaseModel,
         state: dict[str, Any],
+        origins: Mapping[str, str] | None = None,
         figures: Mapping[str, float] | None = None,
     ) -> None:
         """Takes a copy of ``state`` and starts to write it; arguments as in ``save_checkpoint``."""
         self.finish()
         copied = BlockingAsyncStager().stage(state)
         self._pending = self._thread.submit(
-            save_checkpoint, folder, kind=kind, settings=settings, state=copied, figures=figures,
+            save_checkpoint, folder, kind=kind, settings=settings, state=copied, origins=origins, figures=figures,
             ranks=self._ranks, group=self._group,
         )  # fmt: skip
 

@@ -110,7 +110,8 @@ class GroupBaseline(Settings):
     kind: Literal["group"] = "group"
     baseline: Literal["mean", "leave_one_out", "grpo", "none"] = "mean"
     """``mean``: R - mean (Dr.GRPO). ``leave_one_out``: R - mean of the others (RLOO). ``grpo``: (R - mean) / std.
-    ``none``: R itself; with ``whiten_advantages`` it is REINFORCE++."""
+    ``none``: R itself, whitened over the batch (REINFORCE++). ``mean`` with ``whiten_advantages`` is its variant with a
+    baseline."""
     over: Literal["generated", "kept"] = "generated"
     """The members that make the baseline: all that were sampled, or those that the filter kept."""
 
@@ -253,8 +254,17 @@ class PPOConfig(Settings):
         "token_mean"
     )
     """How token losses become one number; see learner.aggregate. ``constant_length``: over max_trajectory_tokens."""
-    whiten_advantages: bool = True
-    """Advantages of the kept trajectories are brought to mean 0 and variance 1, after the filter."""
+    whiten_advantages: bool | None = None
+    """Advantages of the kept trajectories are brought to mean 0 and variance 1, after the filter. None: with a critic
+    and with baseline ``none``; after a group's own baseline it would give a group of equal rewards an advantage that it
+    has not earned."""
+
+    @property
+    def whitens(self) -> bool:
+        """Whether advantages are whitened."""
+        if self.whiten_advantages is not None:
+            return self.whiten_advantages
+        return self.advantage.kind == "gae" or self.advantage.baseline == "none"
 
     @model_validator(mode="after")
     def a_trajectory_fits_a_row(self) -> PPOConfig:

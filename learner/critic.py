@@ -74,7 +74,12 @@ def warm_up(
     Returns:
         Explained variance on the held-out rollouts over all tokens, at the first and at the last token, and on those
         trained on; the last loss; tokens passed.
+
+    Raises:
+        ValueError: there is nothing to learn from.
     """
+    if not train.sequences:
+        raise ValueError("none of the critic's warm-up rollouts can be used: all were aborted, cut or dropped")
     returns = _returns(train, config)
     optimizer = ScheduledOptimizer(critic, settings.warmup_optimizer, states=config.compute.optimizer_states)
     if is_new:

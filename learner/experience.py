@@ -114,12 +114,14 @@ class Experience:
 
 def admit(
     groups: Sequence[Sequence[Trajectory]], config: PPOConfig, vocab_size: int
-) -> tuple[list[list[Sample]], dict[TrajectoryId, str]]:
-    """Checks every trajectory; returns the usable ones by group, and why the others are not used.
+) -> tuple[list[list[Sample]], list[Sample], dict[TrajectoryId, str]]:
+    """Checks every trajectory; returns the usable ones by group, those of uniform groups, which the policy does not
+    train on, and why neither these nor the others are trained.
 
     Raises a TrajectoryError for one that can't be trained and should never have come this far.
     """
     admitted: list[list[Sample]] = []
+    uniform: list[Sample] = []
     dropped: dict[TrajectoryId, str] = {}
     for index, group in enumerate(groups):
         _check_group(group, config)
@@ -132,11 +134,17 @@ def admit(
                 dropped[trajectory.id] = reason
         if len(usable) == 1 and _compares(config):
             dropped[usable.pop().trajectory.id] = "group_of_one"  # its fellows were dropped before
-        if config.drop_uniform_groups and len({sample.reward for sample in usable}) == 1:
+        if config.drop_uniform_groups and _is_uniform(usable):
             dropped |= {sample.trajectory.id: "uniform_group" for sample in usable}
-            usable.clear()
-        admitted.append(usable)
-    return admitted, dropped
+            uniform += usable
+        else:
+            admitted.append(usable)
+    return admitted, uniform, dropped
+
+
+def _is_uniform(group: Sequence[Sample]) -> bool:
+    """Whether what the reward terms say is the same for all of several: a penalty for length tells none apart."""
+    return len(group) > 1 and len({raw_reward(sample.trajectory.events) for sample in group}) == 1
 
 
 def admit_ungrouped(trajectories: Sequence[Trajectory], config: PPOConfig, vocab_size: int) -> list[Sample]:

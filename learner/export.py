@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Iterator
@@ -69,6 +70,10 @@ def export_huggingface(
         if aside.exists():
             shutil.rmtree(aside)
         model.save_pretrained(aside, state_dict=state)
+        if dtype is not None:  # transformers writes the live model's, and loads by what the config says
+            config = copy.deepcopy(model.config)
+            config.dtype = dtype
+            config.save_pretrained(aside)
         if tokenizer is not None:
             tokenizer.save_pretrained(aside)
         publish_folder(aside, folder)

@@ -44,8 +44,8 @@ class RandomK(Settings):
 class PowerK(Settings):
     """PF-PPO's pow-k: ``count`` of each group, drawn without replacement with weights |R|^k.
 
-    Assumes R in [-1, 1], and so depends on the reward's scale and sign, as no other filter does. Members of weight 0
-    are drawn last, uniformly.
+    Assumes R in [-1, 1], and so depends on the reward's scale and sign, as no other filter does: ``low`` and ``high``
+    are brought there, and what lies beyond counts as they do. Members of weight 0 are drawn last, uniformly.
     """
 
     kind: Literal["pow"] = "pow"
@@ -53,6 +53,17 @@ class PowerK(Settings):
     """k."""
     count: int = Field(default=2, ge=1)
     """How many to keep (ours: the paper does not say); a smaller group is kept whole."""
+    low: float = -1.0
+    """The least reward. For rewards of 0 and 1 it is 0: left at -1, a failure would be kept for want of successes only.
+    """
+    high: float = 1.0
+    """The greatest reward."""
+
+    @model_validator(mode="after")
+    def the_range_is_one(self) -> PowerK:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low} is not below high {self.high}")
+        return self
 
 
 class Threshold(Settings):

@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, RandomK, name_of
+from learner.filter_config import BestOfN, BestRandom, BestWorst, Filter, KeepAll, PowerK, RandomK, name_of
 from learner.selection import power_weights, threshold_weights
 
 Binning = Literal["equal_mass", "equal_width"]
@@ -73,8 +73,8 @@ def _by_rank(rule: Filter, descending: Array) -> Array:
         if isinstance(rule, BestWorst):
             chances[-1] = 1.0
         return chances
-    if rule.kind == "pow":
-        weights = power_weights(descending, rule.power)
+    if isinstance(rule, PowerK):
+        weights = power_weights(rule, descending)
         return weights / weights.sum() if weights.sum() else np.full(size, 1 / size)
     return threshold_weights(rule, descending)
 

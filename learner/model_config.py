@@ -24,7 +24,8 @@ class OptimizerConfig(Settings):
     """AdamW and its schedule, for one model."""
 
     learning_rate: PositiveFloat = 5e-4
-    """Peak rate. PF-PPO at 6.7B: policy 5e-7, critic 9e-6, SFT and reward model 1e-5."""
+    """Rate, before the factors of warm-up and schedule. PF-PPO at 6.7B: policy 5e-7, critic 9e-6, SFT and reward model
+    1e-5."""
     head_factor: PositiveFloat = 1.0
     """A scalar head's rate is this many times the backbone's: it starts from zero, the backbone from what it knows."""
     beta1: Fraction = 0.9
@@ -38,9 +39,9 @@ class OptimizerConfig(Settings):
     max_grad_norm: PositiveFloat = 1.0
     """The gradient of each optimizer step is scaled down to this global 2-norm."""
     warmup_steps: int = Field(default=0, ge=0)
-    """Optimizer steps of linear warm-up from 0."""
+    """Optimizer steps over which the rate grows linearly to the schedule's."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the rate falls from its peak over the stage, after the warm-up."""
+    """How the rate falls over the stage, from its beginning; the warm-up multiplies it."""
     final_fraction: Fraction = 0.1
     """Share of the peak rate that is left at the end of the schedule."""
 

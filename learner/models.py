@@ -25,6 +25,8 @@ from learner.model_config import NewModelConfig
 from learner.policy import first_position
 
 _EXPERT_FIELDS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts", "num_experts_per_tok")
+# by which models drop within a function of theirs
+_DROPOUT_FIELDS = ("attention_dropout", "activation_dropout", "dropout", "layerdrop")
 # fields by which an architecture changes its logits after the output layer, with the value that changes nothing
 _LOGIT_FIELDS = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
 
@@ -129,12 +131,13 @@ def check_tokenizer(tokenizer: Any, config: PreTrainedConfig) -> None:
 
 def refuse_unsupported(config: PreTrainedConfig) -> None:
     """Raises ModelRefusedError for what the learner would train wrongly."""
-    for field in _EXPERT_FIELDS:
-        if (getattr(config, field, None) or 0) > 1:
-            raise ModelRefusedError(
-                f"model_type {config.model_type!r} is a mixture of experts ({field} = {getattr(config, field)}): "
-                "trainer and generator would route tokens differently; not supported until routing is replayed"
-            )
+    for part in (config, *(nested for nested in vars(config).values() if isinstance(nested, PreTrainedConfig))):
+        for field in _EXPERT_FIELDS:
+            if (getattr(part, field, None) or 0) > 1:
+                raise ModelRefusedError(
+                    f"model_type {config.model_type!r} is a mixture of experts ({field} = {getattr(part, field)}): "
+                    "trainer and generator would route tokens differently; not supported until routing is replayed"
+                )
     for field, neutral in _LOGIT_FIELDS.items():
         if getattr(config, field, neutral) not in (neutral, None):
             raise ModelRefusedError(
@@ -158,8 +161,9 @@ def disable_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            setattr(module, "attention_dropout", 0.0)  # noqa: B010 - a plain attribute, not a submodule
+        for name in _DROPOUT_FIELDS:
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def backbone_of(model: nn.Module) -> PreTrainedModel:

@@ -24,7 +24,6 @@ from learner.checkpoint import load_checkpoint, random_state, restore_random_sta
 from learner.checkpoint_writer import CheckpointWriter
 from learner.config import GAE, PPOConfig
 from learner.critic import Progress, value_row_loss, warm_up
-from learner.errors import CheckpointError
 from learner.experience import Batch, Experience, Outcome, admit, admit_ungrouped, apply_filter, lay_out
 from learner.export import Bucket, export_huggingface, weight_buckets
 from learner.flops import critic_arithmetic, peak_flops, policy_arithmetic
@@ -93,14 +92,15 @@ class PPOLearner:
         check_packed_path(self.policy, max_tokens=config.max_trajectory_tokens)
         self.initial_fingerprint = weights_fingerprint(policy)
         """Of the policy as it was given, whatever is loaded over it."""
-        self._base_fingerprint = self.initial_fingerprint if config.lora is not None else "none"
+        base = self.initial_fingerprint if config.lora is not None else "none"
         self._critic_is_new = critic is None
         self.critic = self._critic(critic)  # before the adapter: its backbone is the plain one
         self._policy_arithmetic = policy_arithmetic(self.policy)
         self._critic_arithmetic = None if self.critic is None else critic_arithmetic(self.critic)
         if config.lora is not None:
             add_adapter(policy, config.lora, seed=derive_seed("lora", config.seed))
-        self.reference, self._reference_fingerprint = self._reference(reference)
+        self.reference, anchor_fingerprint = self._reference(reference, base)
+        self._origins = {"reference policy": anchor_fingerprint, "base of the adapter": base}
         shard(self.policy, ranks)  # last: reference and critic were copied from the whole one
         anchor = self._own_reference
         states = config.compute.optimizer_states
@@ -174,7 +174,9 @@ class PPOLearner:
                 critic = self._train_critic(studied, signals, targets)
             with times.part("policy"):
                 policy = self._train_policy(trained, anchor, signals, advantages)
-        metrics = signal_metrics(trained, studied, signals, anchor, self._gamma)
+        metrics = signal_metrics(
+            trained, studied, signals, anchor, self._gamma, studied_all=len(studied.lengths) == len(batch.usable)
+        )
         metrics |= {"policy/kl_coefficient": self.kl_coefficient, "reward/running_std": moments.std}
         self.moments = moments
         self.kl_coefficient = next_coefficient(
@@ -201,7 +203,9 @@ class PPOLearner:
 
     def begin_save(self, folder: str | Path, figures: Mapping[str, float] | None = None) -> None:
         """Like ``save``, but returns when the state is copied; it is written while training goes on."""
-        self._writer.begin(folder, kind="ppo", settings=self.config, state=self._state(), figures=figures)
+        self._writer.begin(
+            folder, kind="ppo", settings=self.config, state=self._state(), origins=self._origins, figures=figures
+        )
 
     def finish_save(self) -> Path | None:
         """Waits for the checkpoint that is being written; returns its folder. Raises what went wrong."""
@@ -212,11 +216,9 @@ class PPOLearner:
 
         The learner must have been made with the same config and reference. Raises CheckpointError otherwise.
         """
-        state = load_checkpoint(folder, kind="ppo", settings=self.config, state=self._state(), ranks=self.ranks)
-        if state["reference"] != self._reference_fingerprint:
-            raise CheckpointError(f"checkpoint {str(folder)!r} was made with another reference policy")
-        if state["base"] != self._base_fingerprint:
-            raise CheckpointError(f"checkpoint {str(folder)!r} holds an adapter of another model")
+        state = load_checkpoint(
+            folder, kind="ppo", settings=self.config, state=self._state(), origins=self._origins, ranks=self.ranks
+        )
         self.policy.load_state_dict(state["policy"], strict=self.config.lora is None)
         self.policy_optimizer.load_state_dict(state["policy_optimizer"])
         if self.critic is not None and self.critic_optimizer is not None:
@@ -230,16 +232,16 @@ class PPOLearner:
 
     def _choose(self, groups: Sequence[Sequence[Trajectory]]) -> tuple[Batch, Anchor]:
         """Which trajectories are trained, which only the critic sees, and why the others are not."""
-        admitted, dropped = admit(groups, self.config, self.vocab_size)
+        admitted, uniform, dropped = admit(groups, self.config, self.vocab_size)
         kept, passed_over = apply_filter(admitted, self.config)
         kept, masked, anchor = anchor_of(kept, self.policy, self.config, self.ranks)
         dropped |= {sample.trajectory.id: reason for sample, reason in masked}
         dropped |= {sample.trajectory.id: f"filter:{self.config.filter.kind}" for sample in passed_over}
         batch = Batch(
             given=tuple(trajectory for group in groups for trajectory in group),
-            usable=tuple(sample for group in admitted for sample in group),
+            usable=(*(sample for group in admitted for sample in group), *uniform),
             kept=tuple(kept),
-            also_studied=(*(sample for sample, _ in masked), *passed_over) if self._critic_sees_all else (),
+            also_studied=(*(sample for sample, _ in masked), *passed_over, *uniform) if self._critic_sees_all else (),
             dropped=dropped,
         )
         return batch, anchor
@@ -353,12 +355,12 @@ class PPOLearner:
         """The reference where it is a model of its own, and not the policy without its adapter."""
         return self.reference if isinstance(self.reference, Policy) else None
 
-    def _reference(self, reference: PreTrainedModel | None) -> tuple[Policy | AdapterOff | None, str]:
-        """The anchor, sharded, and the fingerprint of its weights."""
+    def _reference(self, reference: PreTrainedModel | None, base: str) -> tuple[Policy | AdapterOff | None, str]:
+        """The anchor, sharded, and the fingerprint of its weights; ``base`` is that of an adapter's base."""
         if not self.config.kl.coefficient:
-            return None, self._base_fingerprint
+            return None, "none"
         if reference is None and self.config.lora is not None:
-            return AdapterOff(self.policy), self._base_fingerprint
+            return AdapterOff(self.policy), base
         if reference is None:
             return self.policy.frozen_copy(self.ranks), self.initial_fingerprint
         given = Policy(reference, temperature=self.config.temperature, compute=self.config.compute)
@@ -383,8 +385,6 @@ class PPOLearner:
             "moments": asdict(self.moments),
             "policy": trained_state(self.policy),
             "policy_optimizer": self.policy_optimizer.state_dict(),
-            "reference": self._reference_fingerprint,
-            "base": self._base_fingerprint,
             "random": random_state(),
         }
         if self.critic is not None and self.critic_optimizer is not None:

@@ -71,16 +71,17 @@ def select(rule: Filter, *, rewards: NDArray[np.float64], tie_keys: Keys, draw_k
     elif isinstance(rule, RandomK):
         kept = _uniform(order, rule.k, draw_keys)
     elif isinstance(rule, PowerK):
-        kept = _weighted(power_weights(rewards, rule.power), rule.count, draw_keys)
+        kept = _weighted(power_weights(rule, rewards), rule.count, draw_keys)
     else:
         chances = threshold_weights(rule, rewards)
         kept = [int(i) for i in np.flatnonzero(_unit(draw_keys) < chances)]
     return sorted(kept)
 
 
-def power_weights(rewards: NDArray[np.float64], power: float) -> NDArray[np.float64]:
-    """pow-k's |R|^k, not normalised."""
-    return np.abs(rewards) ** power
+def power_weights(rule: PowerK, rewards: NDArray[np.float64]) -> NDArray[np.float64]:
+    """pow-k's |R|^k, not normalised, of rewards brought to [-1, 1]."""
+    middle, half = (rule.low + rule.high) / 2, (rule.high - rule.low) / 2
+    return np.abs(np.clip((rewards - middle) / half, -1.0, 1.0)) ** rule.power
 
 
 def threshold_weights(rule: Threshold, rewards: NDArray[np.float64]) -> NDArray[np.float64]:

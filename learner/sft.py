@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,9 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from learner.aggregate import weighted_sum
-from learner.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint, weights_fingerprint
+from learner.checkpoint import load_checkpoint, random_state, restore_random_state, weights_fingerprint
+from learner.checkpoint_writer import CheckpointWriter
 from learner.config import SFTConfig
-from learner.errors import CheckpointError, EmptyCompletionError
+from learner.errors import EmptyCompletionError
 from learner.export import export_huggingface
 from learner.lora import add_adapter, trained_state
 from learner.minibatch import MiniBatch, PassFigures, minibatches, update
@@ -64,6 +67,15 @@ def sft_example(name: str, prompt_ids: Sequence[int], completion_ids: Sequence[i
     return TokenSequence(name, ids, np.arange(len(ids)) >= len(prompt_ids))
 
 
+def _fingerprint(examples: Sequence[TokenSequence]) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for example in examples:
+        digest.update(f"{len(example.ids)} {len(example.trained)} ".encode())
+        digest.update(example.ids.tobytes())
+        digest.update(example.trained.tobytes())
+    return digest.hexdigest()
+
+
 class SFTTrainer:
     """Trains a causal LM in place. Deterministic by seed under a budget of steps; resumable in the middle of a pass."""
 
@@ -90,11 +102,15 @@ class SFTTrainer:
         settle(model, compute_device(config.compute.device))
         self.policy = Policy(model, compute=config.compute)
         check_packed_path(self.policy, max_tokens=config.max_example_tokens)
-        self._base_fingerprint = weights_fingerprint(model) if config.lora is not None else "none"
+        self._origins = {
+            "base of the adapter": weights_fingerprint(model) if config.lora is not None else "none",
+            "set of examples": _fingerprint(examples),
+        }
         if config.lora is not None:
             add_adapter(model, config.lora, seed=derive_seed("lora", config.seed))
         shard(self.policy, ranks)
         self.optimizer = ScheduledOptimizer(self.policy, config.optimizer, states=config.compute.optimizer_states)
+        self._writer = CheckpointWriter(ranks)
         self.num_steps = 0
         self.num_tokens = 0
         self.seconds = 0.0
@@ -111,11 +127,20 @@ class SFTTrainer:
         *,
         progress: Callable[[SFTProgress], None] | None = None,
         stop: Callable[[], bool] = lambda: False,
+        checkpoint: Path | None = None,
+        checkpoint_every_s: float = math.inf,
     ) -> SFTProgress:
         """Trains until the budget is used or ``stop`` says so between two steps; callable again to go on.
 
+        Args:
+            progress: called after each step.
+            stop: looked at between steps.
+            checkpoint: folder of the newest checkpoint, which replaces the one before; None: none is written.
+            checkpoint_every_s: seconds of training between two.
+
         Raises NonFiniteGradientError, with the weights of before that step.
         """
+        saved_s = self.seconds
         latest = SFTProgress(self.num_steps, self.fraction, float("nan"), self.num_tokens, self.seconds, 0.0, 0.0)
         for batch in self._batches():
             if self._over(stop()):
@@ -123,21 +148,34 @@ class SFTTrainer:
             latest = self._step(batch)
             if progress is not None:
                 progress(latest)
+            if checkpoint is not None and self._any(self.seconds - saved_s >= checkpoint_every_s):
+                saved_s = self.seconds
+                self.begin_save(checkpoint)
+        self._writer.finish()
         return latest
 
+    def _any(self, answer: bool) -> bool:
+        """All ranks decide alike."""
+        return bool(self.ranks.largest(torch.tensor(float(answer))))
+
     def _over(self, stopped: bool) -> bool:
-        """Whether to end here: all ranks decide alike, by the one that is furthest."""
-        return bool(self.ranks.largest(torch.tensor(float(stopped or self.fraction >= 1.0))))
+        """Whether to end here, by the rank that is furthest."""
+        return self._any(stopped or self.fraction >= 1.0)
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on."""
-        save_checkpoint(folder, kind="sft", settings=self.config, state=self._state(), ranks=self.ranks)
+        self.begin_save(folder)
+        self._writer.finish()
+
+    def begin_save(self, folder: str | Path) -> None:
+        """Like ``save``, but returns when the state is copied; it is written while training goes on."""
+        self._writer.begin(folder, kind="sft", settings=self.config, state=self._state(), origins=self._origins)
 
     def load(self, folder: str | Path) -> None:
         """Goes on from what ``save`` wrote, with the same examples. Raises CheckpointError."""
-        state = load_checkpoint(folder, kind="sft", settings=self.config, state=self._state(), ranks=self.ranks)
-        if state["base"] != self._base_fingerprint:
-            raise CheckpointError(f"checkpoint {str(folder)!r} holds an adapter of another model")
+        state = load_checkpoint(
+            folder, kind="sft", settings=self.config, state=self._state(), origins=self._origins, ranks=self.ranks
+        )
         self.policy.load_state_dict(state["policy"], strict=self.config.lora is None)
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps, self.num_tokens, self.seconds = state["num_steps"], state["num_tokens"], state["seconds"]
@@ -149,7 +187,6 @@ class SFTTrainer:
             "num_tokens": self.num_tokens,
             "seconds": self.seconds,
             "policy": trained_state(self.policy),
-            "base": self._base_fingerprint,
             "optimizer": self.optimizer.state_dict(),
             "random": random_state(),
         }

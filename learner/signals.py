@@ -198,7 +198,7 @@ def critic_targets(studied: Experience, signals: Signals, config: PPOConfig) -> 
 
 
 def advantages_of(trained: Experience, members: Experience, signals: Signals, config: PPOConfig) -> Tensor:
-    """Advantages of the trained tokens; whitened over them and no others.
+    """Advantages of the trained tokens; whitened, where they are, over them and no others.
 
     Args:
         trained: the first of the studied trajectories.
@@ -218,16 +218,16 @@ def advantages_of(trained: Experience, members: Experience, signals: Signals, co
         ).advantages
     else:
         advantages = _from_groups(trained, members, signals.penalties[:num_tokens], config.advantage)
-    return whiten(advantages) if config.whiten_advantages else advantages
+    return whiten(advantages) if config.whitens else advantages
 
 
 def _from_groups(trained: Experience, members: Experience, penalties: Tensor, estimator: GroupBaseline) -> Tensor:
     compared = trained if estimator.over == "kept" else members
-    advantages, scales = group_advantages(
+    advantages = group_advantages(
         estimator.baseline,
         rewards=trained.total_rewards,
         groups=trained.groups,
         members=compared.total_rewards,
         member_groups=compared.groups,
     )
-    return spread_with_penalty(advantages=advantages, scales=scales, penalties=penalties, lengths=trained.lengths)
+    return spread_with_penalty(advantages=advantages, penalties=penalties, lengths=trained.lengths)

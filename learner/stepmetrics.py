@@ -72,11 +72,12 @@ def speed_metrics(times: PartTimes, passed: Mapping[str, Passed], peak: float | 
 
 
 def signal_metrics(
-    trained: Experience, studied: Experience, signals: Signals, anchor: Anchor, gamma: float
+    trained: Experience, studied: Experience, signals: Signals, anchor: Anchor, gamma: float, *, studied_all: bool
 ) -> dict[str, float]:
     """What reference and critic said before the update. The trained tokens are the first of the studied ones.
 
-    ``gamma``: discount per token of the returns that the values are compared with.
+    ``gamma``: discount per token of the returns that the values are compared with. ``studied_all``: whether the studied
+    ones are all that could be.
     """
     kept = len(trained.rewards)
     metrics = {"policy/kl_reference": float(signals.divergence[:kept].mean())}
@@ -88,7 +89,7 @@ def signal_metrics(
         metrics["critic/explained_variance_kept"] = float(
             explained_variance(values=values[:kept], returns=returns[:kept])
         )
-        if len(studied.lengths) > len(trained.lengths):
+        if studied_all:
             metrics["critic/explained_variance_all"] = float(explained_variance(values=values, returns=returns))
     return metrics
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,25 +34,37 @@ class FineTunerActor(FineTuner, Present):
 
 
 async def fine_tune(context: RunContext, stage: SFTStage, folder: StageFolder) -> dict[str, Any]:
-    """Trains, writes ``model/``, and returns the manifest's figures. A stage that was cut short begins anew."""
+    """Trains, writes ``model/``, and returns the manifest's figures. A stage that was cut short goes on from its last
+    checkpoint, if it had come to one."""
     context.panel.begin(stage.name, 1.0)
     context.panel.progress(stage.name, 0.0, "writing the corpus")
     pairs = await asyncio.to_thread(_pairs, stage)
     base = context.model_path(stage.base) if stage.base is not None else None
     tokenizer_folder = base or await asyncio.to_thread(_new_tokenizer, stage, pairs, folder.root / "tokenizer")
     style = context.tokenizer(tokenizer_folder).style
-    job = (str(tokenizer_folder), str(base) if base else None, stage.new_model, style, pairs, str(folder.model))
+    checkpoint = folder.checkpoints / "newest"
+    job = (
+        str(tokenizer_folder),
+        str(base) if base else None,
+        stage.new_model,
+        style,
+        pairs,
+        str(folder.model),
+        str(checkpoint),
+        60.0 * stage.checkpoint_every_minutes,
+    )
     progress = await again_when_lost(
         lambda: _fine_tune_once(context, stage, job),
         who=_FINE_TUNER,
         times=context.config.supervision.max_trainer_losses,
         report=context.report,
     )
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)  # the model is whole
     return asdict(progress)
 
 
 async def _fine_tune_once(context: RunContext, stage: SFTStage, job: tuple[Any, ...]) -> SFTProgress:
-    """The whole training; what another attempt left is overwritten. Raises LostActorError when a rank is lost."""
+    """The whole training, or what is left of it. Raises LostActorError when a rank is lost."""
     handles = [
         start_actor(
             FineTunerActor,

@@ -155,5 +155,33 @@ def test_fine_tuning_with_another_model_s_tokenizer_is_refused(model, tmp_path, 
     tuner = FineTuner(SFTConfig(max_steps=1), threads=1)
     style = PromptStyle("plain", (1,))
     with pytest.raises(TokenizerMismatchError, match=r"41 tokens|eos_token_id 5"):
-        tuner.train(str(tmp_path / "other"), model, SHAPE, style, [("w2", "w3")], str(tmp_path / "out"))
+        tuner.train(
+            str(tmp_path / "other"), model, SHAPE, style, [("w2", "w3")], str(tmp_path / "out"),
+            str(tmp_path / "checkpoint"), 60.0,
+        )  # fmt: skip
     assert not (tmp_path / "out").exists()
+
+
+def test_fine_tuning_that_was_cut_short_goes_on_where_it_was(model, tmp_path):
+    def fine_tune(output, checkpoint, last_step=None):
+        tuner = FineTuner(
+            SFTConfig(max_steps=6, batch_examples=2, seed=3, max_example_tokens=32, row_tokens=64), threads=1
+        )
+        note = tuner._note
+
+        def stop_there(progress):
+            note(progress)
+            if progress.step == last_step:
+                tuner.stop()
+
+        tuner._note = stop_there
+        pairs = [(f"w{i} w{i + 1}", f"w{i + 2} w{i + 3}") for i in range(2, 12)]
+        arguments = (model, model, SHAPE, PromptStyle("plain", (1,)), pairs)
+        return tuner.train(*arguments, str(tmp_path / output), str(tmp_path / checkpoint), 0.0)
+
+    whole = fine_tune("whole", "a")
+    assert fine_tune("half", "b", last_step=3).step == 3
+    rest = fine_tune("rest", "b")
+    assert (rest.step, rest.loss, rest.tokens) == (6, whole.loss, whole.tokens)
+    weights = [load_causal_lm(tmp_path / name).state_dict() for name in ("whole", "rest")]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())

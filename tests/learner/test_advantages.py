@@ -77,7 +77,7 @@ def compare(baseline, rewards, groups, members=None, member_groups=None):
         groups=tensor(groups),
         members=tensor(members or rewards, dtype=F64),
         member_groups=tensor(member_groups or groups),
-    )[0].tolist()
+    ).tolist()
 
 
 def test_group_baselines_by_hand():
@@ -107,7 +107,7 @@ def test_equal_rewards_give_zeros_in_single_precision_too(baseline):
     for value in (0.1, 0.7, -0.3, 1 / 3):
         for size in range(2, 40):
             rewards, groups = torch.full((size,), value), torch.zeros(size, dtype=torch.int64)
-            advantages, _ = group_advantages(
+            advantages = group_advantages(
                 baseline, rewards=rewards, groups=groups, members=rewards, member_groups=groups
             )
             assert advantages.dtype == torch.float32
@@ -122,14 +122,34 @@ def test_a_group_of_equal_rewards_has_no_advantage_in_double_precision_either():
                 assert compare(baseline, [value] * size, [5] * size) == [0.0] * size
 
 
-def test_under_grpo_a_group_of_equal_rewards_has_the_plain_penalty():
-    rewards, groups = tensor([1.0, 1.0, 1.0, 0.0]), tensor([0, 0, 1, 1])
-    advantages, scales = group_advantages("grpo", rewards=rewards, groups=groups, members=rewards, member_groups=groups)
-    spread = spread_with_penalty(
-        advantages=advantages, scales=scales, penalties=torch.full((4,), -0.02), lengths=torch.ones_like(groups)
-    )
-    # the mixed group: +-1/2 and the penalty over a standard deviation of sqrt(1/2)
-    assert spread.tolist() == pytest.approx([-0.02, -0.02, 0.48 * 2**0.5, -0.52 * 2**0.5], abs=1e-5)
+@pytest.mark.parametrize("close", [0.0, 1e-7, 1e-4])
+def test_the_penalty_is_the_same_in_every_group_however_little_its_rewards_differ(close):
+    rewards, groups = tensor([0.5, 0.5 + close, 1.0, 0.0]), tensor([0, 0, 1, 1])
+    for baseline in ("mean", "leave_one_out", "grpo"):
+        advantages = group_advantages(baseline, rewards=rewards, groups=groups, members=rewards, member_groups=groups)
+        penalties = tensor([-0.1, -0.12, -0.02, -0.3])
+        spread = spread_with_penalty(advantages=advantages, penalties=penalties, lengths=torch.ones_like(groups))
+        assert (spread - advantages).tolist() == pytest.approx(penalties.tolist())
+        assert advantages.abs().max() <= 1.0  # of two, none is further than (K - 1) / sqrt(K), or than its reward
+
+
+def test_the_expected_gradient_of_leave_one_out_is_that_of_the_reward_less_beta_times_the_divergence():
+    """A policy of two actions, samples in pairs, all four pairs weighed by their chances."""
+    logit = torch.tensor(0.3, dtype=F64, requires_grad=True)
+    chance = torch.stack([torch.sigmoid(logit), 1 - torch.sigmoid(logit)])
+    reward, penalty = tensor([1.0, 0.2], dtype=F64), tensor([-0.1, -0.5], dtype=F64)
+    (wanted,) = torch.autograd.grad((chance * (reward + penalty)).sum(), logit, retain_graph=True)
+    got = torch.zeros((), dtype=F64)
+    for first, second in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        taken, groups = tensor([first, second]), tensor([0, 0])
+        advantages = group_advantages(
+            "leave_one_out", rewards=reward[taken], groups=groups, members=reward[taken], member_groups=groups
+        )
+        spread = spread_with_penalty(advantages=advantages, penalties=penalty[taken], lengths=tensor([1, 1]))
+        loss = (spread * chance[taken].log()).mean()
+        (gradient,) = torch.autograd.grad(loss, logit, retain_graph=True)
+        got = got + (chance[first] * chance[second]).detach() * gradient
+    assert float(got) == pytest.approx(float(wanted), rel=1e-12)
 
 
 def test_a_large_offset_of_all_rewards_costs_no_digits():
@@ -164,17 +184,13 @@ def test_advantages_do_not_depend_on_the_order():
 
 
 def test_without_penalty_every_token_has_its_trajectory_s_advantage():
-    spread = spread_with_penalty(
-        advantages=tensor([0.5, -0.5]), scales=tensor([2.0, 2.0]), penalties=torch.zeros(3), lengths=tensor([1, 2])
-    )
+    spread = spread_with_penalty(advantages=tensor([0.5, -0.5]), penalties=torch.zeros(3), lengths=tensor([1, 2]))
     assert spread.tolist() == [0.5, -0.5, -0.5]
 
 
 def test_a_token_carries_the_penalty_that_is_still_to_come():
-    spread = spread_with_penalty(
-        advantages=tensor([0.5]), scales=tensor([2.0]), penalties=tensor([-0.1, -0.2, -0.4]), lengths=tensor([3])
-    )
-    assert spread.tolist() == pytest.approx([0.5 - 1.4, 0.5 - 1.2, 0.5 - 0.8])
+    spread = spread_with_penalty(advantages=tensor([0.5]), penalties=tensor([-0.1, -0.2, -0.4]), lengths=tensor([3]))
+    assert spread.tolist() == pytest.approx([0.5 - 0.7, 0.5 - 0.6, 0.5 - 0.4])
 
 
 def test_without_a_baseline_the_reward_is_the_advantage_and_a_group_of_one_will_do():
@@ -183,13 +199,11 @@ def test_without_a_baseline_the_reward_is_the_advantage_and_a_group_of_one_will_
 
 def test_reinforce_plus_plus_is_the_reward_to_go_whitened_over_the_batch():
     # returns to go with penalties (0.1, 0.2 | 0.3): 1 - 0.3, 1 - 0.2, 0 - 0.3
-    advantages, scales = group_advantages(
+    advantages = group_advantages(
         "none", rewards=tensor([1.0, 0.0]), groups=tensor([0, 1]), members=tensor([1.0, 0.0]),
         member_groups=tensor([0, 1]),
     )  # fmt: skip
-    spread = spread_with_penalty(
-        advantages=advantages, scales=scales, penalties=tensor([-0.1, -0.2, -0.3]), lengths=tensor([2, 1])
-    )
+    spread = spread_with_penalty(advantages=advantages, penalties=tensor([-0.1, -0.2, -0.3]), lengths=tensor([2, 1]))
     assert spread.tolist() == pytest.approx([0.7, 0.8, -0.3])
     mean, std = 0.4, (((0.3**2) + (0.4**2) + (0.7**2)) / 2) ** 0.5
     assert whiten(spread).tolist() == pytest.approx([0.3 / std, 0.4 / std, -0.7 / std])

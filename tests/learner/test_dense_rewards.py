@@ -51,7 +51,7 @@ def judge(tiny_model):
 
 
 def test_lines_are_paid_on_their_tokens_and_the_outcome_on_the_last(make_trajectory):
-    admitted, _ = admit(batch(make_trajectory, [(0.125, 0), (-0.0625, 2)]), CONFIG, 40)
+    admitted, _, _ = admit(batch(make_trajectory, [(0.125, 0), (-0.0625, 2)]), CONFIG, 40)
     assert admitted[0][0].rewards.tolist() == [0.125, 0.0, -0.0625, 0.0, 1.0]
     assert admitted[0][0].reward == 1.0625
     assert lay_out(admitted[0]).rewards.tolist()[5:9] == [0.125, 0.0, -0.0625, 1.0]

@@ -2,8 +2,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models
 from transformers import (
+    AutoModelForCausalLM,
+    DbrxConfig,
     DeepseekV3Config,
     MixtralConfig,
+    OPTConfig,
+    OPTForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2MoeConfig,
@@ -60,6 +64,10 @@ def test_an_export_may_be_rounded_and_replaces_an_older_one(tiny_model, tmp_path
     name, parameter = next(iter(tiny_model.named_parameters()))
     loaded = load_causal_lm(tmp_path / "model").state_dict()[name]
     assert torch.equal(loaded, parameter.detach().bfloat16().float())
+    # and it is loaded as what it is where nobody says as what
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype="auto").dtype == torch.bfloat16
+    assert next(tiny_model.parameters()).dtype == torch.float32
+    assert str(tiny_model.config.dtype).endswith("float32")  # the live one's is as it was
 
 
 def test_buckets_hold_every_weight_once_and_tied_ones_under_one_name(tiny_model):
@@ -75,10 +83,19 @@ def test_buckets_hold_every_weight_once_and_tied_ones_under_one_name(tiny_model)
         assert all(tensor.is_contiguous() and not tensor.requires_grad for _, tensor in bucket)
 
 
-@pytest.mark.parametrize("config", [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig, DeepseekV3Config])
+@pytest.mark.parametrize("config", [MixtralConfig, Qwen2MoeConfig, Qwen3MoeConfig, DeepseekV3Config, DbrxConfig])
 def test_a_mixture_of_experts_is_refused_by_name(config):
     with pytest.raises(ModelRefusedError, match=f"'{config.model_type}' is a mixture of experts"):
         refuse_unsupported(config())
+
+
+def test_dropout_within_a_model_s_own_functions_is_off_too():
+    shape = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+    plain = OPTForCausalLM(OPTConfig(**shape, word_embed_proj_dim=32, dropout=0.5)).train()
+    ids = torch.arange(2, 20)[None]
+    assert not torch.equal(plain(ids).logits, plain(ids).logits)
+    disable_dropout(plain)
+    assert torch.equal(plain(ids).logits, plain(ids).logits)
 
 
 def test_a_model_that_changes_its_logits_is_refused():

@@ -69,6 +69,15 @@ def test_two_ranks_train_the_same_weights_as_one(results):
     same(one["weights"], two["weights"])
 
 
+def test_in_double_precision_two_ranks_and_one_differ_in_its_last_digits_only(results):
+    """So that what differs in single precision is its rounding, which an optimizer magnifies."""
+    one, two = two_ranks.in_double(SINGLE), results[2]["double"]
+    assert one.keys() == two.keys()
+    for name, tensor in one.items():
+        assert tensor.dtype == torch.float64
+        torch.testing.assert_close(two[name], tensor, rtol=1e-9, atol=1e-11, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def test_two_ranks_report_the_same_figures_as_one(results):
     _, one, two = results
     assert one["metrics"].keys() == two["metrics"].keys()

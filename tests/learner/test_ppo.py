@@ -33,11 +33,13 @@ from learner.errors import (
 from learner.experience import admit, apply_filter, lay_out
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK
 from learner.model_config import OptimizerConfig
+from learner.normalise import RunningMoments
 from learner.packing import as_sequence, pack
 from learner.policy import Policy
 from learner.ppo import PPOLearner
+from learner.rewards import raw_reward
 from learner.scalar_head import ScalarHeadModel
-from learner.signals import advantages_of, logprobs_of
+from learner.signals import advantages_of, logprobs_of, score
 from learner.trajectory import FinishReason, RewardEvent
 
 METRICS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -224,7 +226,7 @@ def test_answers_are_ranked_among_those_of_their_own_prompt(make_trajectory, rul
     rewards = [range(10, 15), range(-14, -9)]
     groups = [[make_trajectory(g, s, reward=float(r)) for s, r in enumerate(rewards[g])] for g in (0, 1)]
     settings = config(filter=rule)
-    admitted, _ = admit(groups, settings, vocab_size=40)
+    admitted, _, _ = admit(groups, settings, vocab_size=40)
     kept, passed_over = apply_filter(admitted, settings)
     assert {(sample.trajectory.id.problem_id, sample.trajectory.id.sample_index) for sample in kept} == expected
     assert len(passed_over) == 10 - len(expected)
@@ -301,8 +303,11 @@ def test_a_checkpoint_needs_its_own_reference(tiny_model, tmp_path):
     PPOLearner(copy.deepcopy(tiny_model), config()).save(tmp_path / "checkpoint")
     with torch.no_grad():
         next(tiny_model.parameters()).add_(0.1)
+    learner = PPOLearner(tiny_model, config())
+    before = weights_of(learner.policy)
     with pytest.raises(CheckpointError, match="another reference policy"):
-        PPOLearner(tiny_model, config()).load(tmp_path / "checkpoint")
+        learner.load(tmp_path / "checkpoint")
+    assert torch.equal(weights_of(learner.policy), before)
 
 
 def test_a_given_reference_and_critic_are_used(tiny_model, groups):
@@ -384,6 +389,70 @@ def test_groups_of_one_reward_may_be_dropped(tiny_model, groups, make_trajectory
     result = PPOLearner(tiny_model, config(advantage=GroupBaseline(), drop_uniform_groups=True)).step(groups)
     reasons = {outcome.id: outcome.drop_reason for outcome in result.outcomes if not outcome.kept}
     assert reasons == {t.id: "uniform_group" for t in groups[1]}
+
+
+def test_critic_and_figures_see_the_groups_of_one_reward_that_are_dropped(tiny_model, groups, make_trajectory):
+    groups[1] = [make_trajectory(1, i, reward=0.5) for i in range(4)]
+    learner = PPOLearner(tiny_model, config(drop_uniform_groups=True))
+    learner.warm_up_critic(groups[0], groups[2])  # a new one explains nothing
+    learner.moments = RunningMoments()
+    result = learner.step(groups)
+    assert result.metrics["learner/samples_trained"] == sum(map(len, groups)) - 4
+    assert result.critic_tokens == result.policy_tokens + sum(as_sequence(t).num_tokens for t in groups[1])
+    rewards = [raw_reward(t.events) for group in groups for t in group]
+    assert result.metrics["reward/mean"] == pytest.approx(np.mean(rewards))
+    assert result.metrics["reward/running_std"] == pytest.approx(np.std(rewards, ddof=1), rel=1e-5)
+    kept, everywhere = (result.metrics[f"critic/explained_variance_{part}"] for part in ("kept", "all"))
+    assert kept != everywhere
+
+
+@pytest.mark.parametrize("train_on", ["all", "kept"])
+def test_explained_variance_on_all_is_given_where_all_were_seen(tiny_model, groups, train_on):
+    critic = CRITIC.model_copy(update={"train_on": train_on})
+    plain = PPOLearner(copy.deepcopy(tiny_model), config(advantage=GAE(critic=critic))).step(groups).metrics
+    assert plain["critic/explained_variance_all"] == plain["critic/explained_variance_kept"]
+    filtered = PPOLearner(tiny_model, config(advantage=GAE(critic=critic), filter=BestWorst())).step(groups).metrics
+    assert ("critic/explained_variance_all" in filtered) == (train_on == "all")
+
+
+def test_a_critic_s_warm_up_without_a_usable_rollout_is_refused(tiny_model, make_trajectory):
+    cut = [dataclasses.replace(t, turns=(dataclasses.replace(t.turns[-1], finish_reason=FinishReason.LENGTH),))
+           for t in (make_trajectory(0, i, reward=0.0) for i in range(3))]  # fmt: skip
+    learner = PPOLearner(tiny_model, config(cut_by_length="drop"))
+    with pytest.raises(ValueError, match="none of the critic's warm-up rollouts can be used"):
+        learner.warm_up_critic(cut, cut)
+    assert torch.isfinite(weights_of(learner.critic)).all()
+
+
+def test_a_length_penalty_makes_no_group_less_uniform(tiny_model, groups, make_trajectory):
+    groups[1] = [make_trajectory(1, i, reward=0.0, completion=(5,) * (4 + 4 * i) + (1,)) for i in range(3)]
+    overlong = OverlongPenalty(max_tokens=13, buffer_tokens=6, scale=0.5)
+    learner = PPOLearner(tiny_model, config(advantage=GroupBaseline(), overlong=overlong, drop_uniform_groups=True))
+    dropped = {o.id for o in learner.step(groups).outcomes if o.drop_reason == "uniform_group"}
+    assert {t.id for t in groups[1]} <= dropped
+
+
+@pytest.mark.parametrize("baseline", ["mean", "leave_one_out", "grpo"])
+def test_a_group_of_equal_rewards_beside_others_teaches_nothing(make_trajectory, baseline):
+    """As whitening over the batch would: it moves the mean of tokens, which long answers weigh down."""
+    mixed = [make_trajectory(0, i, reward=float(i == 0), completion=(5,) * (4 + 8 * i) + (1,)) for i in range(2)]
+    equal = [make_trajectory(1, i, reward=0.0) for i in range(2)]
+    settings = config(advantage=GroupBaseline(baseline=baseline), kl=KLConfig(coefficient=0))
+    samples = [sample for group in admit([mixed, equal], settings, 40)[0] for sample in group]
+    experience = lay_out(samples)
+    signals = score(experience, reference=None, critic=None, kl_coefficient=0.0, config=settings)
+    advantages = advantages_of(experience, experience, signals, settings)
+    num_mixed = sum(len(sample.rewards) for sample in samples[:2])
+    assert not advantages[num_mixed:].any()
+    assert advantages[:num_mixed].all()
+
+
+def test_what_is_whitened_unless_it_is_said():
+    assert config().whitens
+    assert config(advantage=GroupBaseline(baseline="none")).whitens
+    assert not config(advantage=GroupBaseline()).whitens
+    assert config(advantage=GroupBaseline(), whiten_advantages=True).whitens
+    assert not config(whiten_advantages=False).whitens
 
 
 def test_reinforce_plus_plus_trains_groups_of_one(tiny_model, groups):
@@ -597,7 +666,7 @@ def make_outlier(trajectory):
 
 def find_mark(learner, groups):
     """The advantage of the outlier's last token: its reward minus the critic's 0 and the KL term of that token."""
-    admitted, _ = admit(groups, learner.config, learner.vocab_size)
+    admitted, _, _ = admit(groups, learner.config, learner.vocab_size)
     studied = lay_out(apply_filter(admitted, learner.config)[0])
     signals = learner._score(studied)
     return advantages_of(studied, studied, signals, learner.config).max()

@@ -153,12 +153,9 @@ def test_rewards_with_the_kl_penalty(reference):
 )
 def test_group_baselines(reference, theirs, baseline):
     rewards, groups = reference.inputs["outcome_scores"], reference.inputs["group_index"].long()
-    advantages, scales = group_advantages(
-        baseline, rewards=rewards, groups=groups, members=rewards, member_groups=groups
-    )
+    advantages = group_advantages(baseline, rewards=rewards, groups=groups, members=rewards, member_groups=groups)
     spread = spread_with_penalty(
         advantages=advantages,
-        scales=scales,
         penalties=torch.zeros(int(reference.lengths.sum()), dtype=torch.float64),
         lengths=reference.lengths,
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
-from learner.selection import identity_keys, rank, select
+from learner.selection import identity_keys, power_weights, rank, select
 from problems.identity import TrajectoryId
 
 FILTERS = [KeepAll(), BestOfN(), BestRandom(), BestWorst(), RandomK(k=2)]
@@ -120,6 +120,16 @@ def test_pow_k_draws_without_replacement_in_proportion_to_its_weights():
 def test_pow_k_drops_no_failure_for_want_of_successes():
     assert len(kept(PowerK(count=2), [0.0, 0.0, 0.0])) == 2  # all weights 0: uniform
     assert 1 in kept(PowerK(count=2), [0.0, 1.0, 0.0])
+
+
+def test_pow_k_of_rewards_of_0_and_1_weighs_failures_as_successes_where_it_is_told_their_range():
+    rewards, counts = np.array([1.0, 1.0, 0.0, 0.0, 0.5]), np.zeros(5)
+    for keys in np.random.default_rng(0).integers(0, 2**63, (4_000, 5), dtype=np.uint64):
+        counts[select(PowerK(count=1, low=0.0), rewards=rewards, tie_keys=keys, draw_keys=keys)] += 1
+    assert counts / 4_000 == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.0], abs=0.025)
+    # 10 counts as 1, and -4 as -1
+    weights = power_weights(PowerK(power=2.0), np.array([10.0, 0.5, -4.0]))
+    assert weights.tolist() == [1.0, 0.25, 1.0]
 
 
 def test_pow_k_depends_on_the_scale_as_no_other_does():

@@ -80,6 +80,18 @@ def test_resumed_in_the_middle_of_a_pass_it_goes_on_bit_for_bit(tiny_model, tmp_
         assert torch.equal(one, other)
 
 
+def test_checkpoints_are_written_while_it_trains_and_another_set_of_examples_is_refused(tiny_model, tmp_path):
+    straight, broken, resumed = (trainer(fresh(tiny_model)) for _ in range(3))
+    final = straight.train()
+    broken.train(stop=lambda: broken.num_steps == 7, checkpoint=tmp_path / "newest", checkpoint_every_s=0.0)
+    resumed.load(tmp_path / "newest")
+    assert resumed.num_steps == 7
+    assert resumed.train().loss == final.loss
+    other = SFTTrainer(fresh(tiny_model), straight.config, straight.examples[1:])
+    with pytest.raises(CheckpointError, match="another set of examples"):
+        other.load(tmp_path / "newest")
+
+
 def test_a_budget_of_seconds_ends_it(tiny_model):
     final = trainer(tiny_model, max_steps=None, max_seconds=0.05).train()
     assert final.fraction == 1.0

@@ -119,6 +119,15 @@ def fine_tune(folder: Path, ranks: Ranks) -> dict[str, object]:
     return {"figures": figures, "stopped_at": 2, "weights": dict(plain_weights(resumed.policy.model))}
 
 
+def in_double(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Two steps in double precision, of policy and critic."""
+    trained = PPOLearner(model().double(), CONFIG, ranks=ranks)
+    for first in (0, 10):
+        trained.step(batch(first))
+    assert trained.critic is not None
+    return weights(trained) | {f"critic.{name}": tensor for name, tensor in plain_weights(trained.critic)}
+
+
 def adapt(ranks: Ranks) -> dict[str, torch.Tensor]:
     """Two steps of an adapter; the merged weights."""
     settings = CONFIG.model_copy(update={"lora": LoRAConfig(rank=2, alpha=8.0)})
@@ -186,6 +195,7 @@ def main(rank: str, folder: str, other_checkpoint: str) -> None:
         "resumed": go_on(Path(other_checkpoint), ranks),
         "sft": fine_tune(Path(folder), ranks),
         "lora": adapt(ranks),
+        "double": in_double(ranks),
         "reward": score_pairs(Path(folder), ranks),
         "undone": [undo(ranks, correction) for correction in (None, Correction())],
     }
