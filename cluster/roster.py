@@ -6,7 +6,8 @@
 
 Whoever holds work on a member waits for the work *or* for ``Member.given_up``; in the second case the work is issued
 again, under the same identity, on another member. A replacement that does not come up is tried again, later each time;
-when none serves and several in a row did not come up, that error ends the run.
+when none has served for as long as a start may take and several in a row did not come up, that error ends the run: what
+they need (an engine, a node) may itself be on its way back.
 
     loop     consumes                      waits for                        is unblocked by
     watch    members that are missing      the next round                   a member's end, a new target, the interval
@@ -126,6 +127,7 @@ class Roster:
         self._numbers = itertools.count()
         self._target = 0
         self._failed_starts = 0
+        self._served_until = float("-inf")
         self.serving: list[Member] = []
         self._benched: list[Member] = []  # alive and not served: late with weights
         self._leaving: list[Member] = []
@@ -139,6 +141,11 @@ class Roster:
     def target(self) -> int:
         """How many there should be."""
         return self._target
+
+    @property
+    def missing(self) -> str:
+        """Says that none serves, where some should; else ""."""
+        return "" if self.serving or not self._target else f"0 of {self._target} {self._trade.name}s serve"
 
     async def fill(self, count: int) -> None:
         """Starts the first members. Raises the first one's error if any does not come up."""
@@ -279,7 +286,9 @@ class Roster:
             except ActorError as error:
                 self._failed_starts += 1
                 self._report(self._trade.name, "did not start", str(error))
-                if not self.serving and self._failed_starts >= self._config.max_failed_starts:
+                unserved_s = asyncio.get_running_loop().time() - self._served_until
+                is_long = self._failed_starts >= self._config.max_failed_starts and unserved_s >= self._start_timeout_s
+                if not self.serving and is_long:
                     raise
             else:
                 return
@@ -345,6 +354,8 @@ class Roster:
         for members in (self.serving, self._benched, self._leaving):
             if member in members:
                 members.remove(member)
+                if members is self.serving:
+                    self._served_until = asyncio.get_running_loop().time()
 
     def _wake(self) -> None:
         """Whoever waits longest looks again; it wakes the next one if there is room for more."""

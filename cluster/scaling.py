@@ -25,6 +25,7 @@ class Control:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._folder = context.folder.control
+        self._is_busy = False
 
     async def serve(self) -> None:
         """Consumes requests; waits between looks at the folder; is unblocked by a new file. Ends when cancelled."""
@@ -51,13 +52,24 @@ class Control:
 
     async def _scale(self, request: ScaleRequest) -> str:
         """Returns what was changed. Raises ScaleError where the cluster has no room for what is to come."""
+        if self._is_busy:
+            raise ScaleError("another request waits for room; nothing was changed, ask again when it is answered")
+        self._is_busy = True
+        try:
+            return await self._scale_alone(request)
+        finally:
+            self._is_busy = False
+
+    async def _scale_alone(self, request: ScaleRequest) -> str:
         pools = self._context.generators, self._context.executors
         before = pools[0].count, pools[1].count
         after = request.generators or before[0], request.executors or before[1]
         if self._context.shares_gpu and after[0] > 1:
             raise ScaleError("placement colocated is one GPU with one generator; nothing was changed")
         have, wanted = self._bundles(*before), self._bundles(*after)
-        more = [bundle for bundle in wanted if bundle.who not in {known.who for known in have}]
+        # A stage that samples nothing has no generators yet, and those of the next one need their room then.
+        held = {bundle.who for bundle in have if pools[0].running or not bundle.who.startswith("generator-")}
+        more = [bundle for bundle in wanted if bundle.who not in held]
         await asyncio.to_thread(ask_autoscaler, wanted)
         deadline = time.monotonic() + request.wait_s
         while lack := await asyncio.to_thread(lambda: shortfall(place(more, cluster_nodes())) if more else ""):

@@ -94,7 +94,8 @@ def _started(config: RayConfig, bundles: Sequence[Bundle]) -> Iterator[None]:
             logging_level=logging.ERROR,
             # Ray's own 15 gives its workers a thirtieth of what any other program gets: engines beside one compile
             # were seen not to come up within five minutes.
-            _system_config={"worker_niceness": 0},
+            # And it gives a node up that answers five looks in a row too late: its own, on a machine that is busy.
+            _system_config={"worker_niceness": 0, "health_check_failure_threshold": 20},
         )
     try:
         yield

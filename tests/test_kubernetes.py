@@ -8,7 +8,8 @@ import jsonschema
 import pytest
 import yaml
 
-from cluster.placement import SANDBOX_RESOURCE
+from cluster.placement import SANDBOX_RESOURCE, bundles_of
+from cluster.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFESTS = ROOT / "deploy" / "kubernetes"
@@ -114,6 +115,18 @@ def test_whoever_publishes_weights_has_shared_memory_for_them() -> None:
         memory = {volume["name"] for volume in pod["volumes"] if volume.get("emptyDir", {}).get("medium") == "Memory"}
         mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
         assert mounts["/dev/shm"] in memory
+
+
+def test_every_actor_of_the_job_s_recipe_fits_a_pod_of_its_group() -> None:
+    entrypoint = manifest("rayjob.yaml")["spec"]["entrypoint"]
+    (recipe,) = (word for word in entrypoint.split() if word.endswith(".yaml"))
+    named = {"trainer": "learner", "generator": "generator", "executor": "executor"}
+    for bundle in bundles_of(load_recipe(ROOT / "recipes" / Path(recipe).name)):
+        group = groups()[named[bundle.who.partition("-")[0]]]
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        offered = {"CPU": float(limits["cpu"]), "GPU": float(limits.get("nvidia.com/gpu", 0))}
+        offered |= json.loads(json.loads(group["rayStartParams"].get("resources", '"{}"')))
+        assert all(offered.get(name, 0) >= amount for name, amount in bundle.resources.items()), bundle
 
 
 def test_ray_is_the_locked_version() -> None:

