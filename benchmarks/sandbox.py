@@ -3,7 +3,7 @@
 python -m benchmarks.sandbox FILE          FILE: HumanEval.jsonl.gz; runs the arms that are missing
 python -m benchmarks.sandbox FILE --again  all arms anew; names of arms after FILE choose some
 python -m benchmarks.sandbox FILE --most=N the arm `scale` ends at N verdicts, not at 20,000
-python -m benchmarks.sandbox FILE --mbjp=FILE  also the arm `java`, on MBJP's solutions and tests
+python -m benchmarks.sandbox FILE --mbjp=FILE  also the arms `java` and `java_alone`, on MBJP's solutions and tests
 
 Half of the programs are the canonical solutions, half return None at once; each carries a comment of its own. The arms
 of one comparison take turns, block by block, so that what else the machine does meets all of them alike.
@@ -28,6 +28,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,11 @@ def scale(samples: Samples) -> dict[str, Any]:
         most = int(option("most") or _SCALE[-1])
         for size in (size for size in _SCALE if size <= most):
             before = cpu_s()
-            run(list(islice(stream, size - done)))
-            used, done = used + cpu_s() - before, size
+            while done < size:  # block by block: verdicts that are kept would look like memory that leaks
+                block = list(islice(stream, min(_BLOCK, size - done)))
+                run(block)
+                done += len(block)
+            used += cpu_s() - before
             own = psutil.Process()
             slots = sum(process.memory_full_info().pss for process in own.children(recursive=True))
             memory = {"client_bytes": own.memory_info().rss, "slots_bytes": slots}
@@ -180,8 +184,11 @@ def scale(samples: Samples) -> dict[str, Any]:
     return {"points": points}
 
 
-def java(_: Samples) -> dict[str, Any]:
-    """MBJP's solutions with their tests, each its own suite: this sandbox, and ``javac`` and ``java`` from the cold."""
+def java(_: Samples, per_suite: int = 5) -> dict[str, Any]:
+    """MBJP's solutions with their tests: this sandbox, and ``javac`` and ``java`` from the cold.
+
+    ``per_suite``: different programs that are judged by one suite one after the other, as in a group of samples.
+    """
     path = option("mbjp")
     if not path:
         raise SandboxError("--mbjp names no file")
@@ -208,11 +215,11 @@ def java(_: Samples) -> dict[str, Any]:
         with ThreadPoolExecutor(_WORKERS) as pool:
             return sum(pool.map(passes_cold, block))
 
-    stream = ((number % len(sources), f"\n// program {number}\n") for number in count())
+    stream = ((number // per_suite % len(sources), f"\n// program {number}\n") for number in count())
     with BlockingExecutor(config) as executor:
         runs: dict[str, Block] = {"crucible, embedded": verdicts, "javac + java": cold}
         compare(stream, runs, 1, 4)  # warm
-        return {"rows": compare(stream, runs, _ROUNDS, _SLOW_BLOCK)}
+        return {"rows": compare(stream, runs, _ROUNDS, 4 * per_suite if per_suite > 1 else _SLOW_BLOCK)}
 
 
 def option(name: str) -> str:
@@ -225,6 +232,7 @@ _EXPERIMENTS: dict[str, Callable[[Samples], dict[str, Any]]] = {
     "containers": containers,
     "scale": scale,
     "java": java,
+    "java_alone": partial(java, per_suite=1),
 }
 
 
