@@ -47,8 +47,11 @@ def owned_by(uid: int, pids: list[int]) -> list[int]:
     return owned
 
 
-def usage(pids: list[int]) -> Usage:
-    """Processes that end meanwhile count nothing; their parent has their time by then."""
+def usage(pids: list[int], shared_bytes: int = 0) -> Usage:
+    """Processes that end meanwhile count nothing; their parent has their time by then.
+
+    ``shared_bytes``: what each of them shares with the process that it was forked of, and does not use itself.
+    """
     cpu_s, resident_bytes, is_runnable = 0.0, 0, False
     for pid in pids:
         try:
@@ -57,7 +60,7 @@ def usage(pids: list[int]) -> Usage:
         except OSError:
             continue
         cpu_s += sum(map(int, fields[_UTIME:_CUTIME_END])) * _TICK_S
-        resident_bytes += int(fields[_RSS]) * _PAGE_BYTES
+        resident_bytes += max(0, int(fields[_RSS]) * _PAGE_BYTES - shared_bytes)
         is_runnable = is_runnable or fields[_STATE] == b"R"
     return Usage(cpu_s, resident_bytes, is_runnable)
 

@@ -83,7 +83,7 @@ class Server:
         if self.namespaces:
             self.own_pid_namespace = _out_of_the_way(os.open("/proc/self/ns/pid", os.O_RDONLY))
         self.sweeper = Sweeper(self.namespaces)
-        self.mapped_bytes = _mapped_bytes()
+        self.mapped_bytes, self.resident_bytes = _own_memory()
         self.num_runs = 0
         self._suites = SealedSuites()
 
@@ -132,9 +132,11 @@ def _holds_bytes(descriptor: int) -> bool:
     return any(event & select.POLLIN for _, event in poll.poll(0))
 
 
-def _mapped_bytes() -> int:
+def _own_memory() -> tuple[int, int]:
+    """Bytes that this process has mapped, and those that are resident."""
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+        mapped, resident = (int(pages) * os.sysconf("SC_PAGE_SIZE") for pages in file.read().split()[:2])
+    return mapped, resident
 
 
 class Run:
@@ -335,15 +337,20 @@ class Run:
 
         That is random, so that no program can be busy in step with the checks and asleep between them.
         """
-        used = accounts.usage(self._candidate_pids())
+        server, order = self._server, self._order
+        shared_bytes = 0 if self._kind.becomes_another else server.resident_bytes
+        used = accounts.usage(self._candidate_pids(), shared_bytes)
         self._polled_cpu_s = max(self._polled_cpu_s, used.cpu_s)
         if used.is_runnable:
             self._runnable_s += now - self._last_tick
         self._last_tick = now
-        left = self._order.cpu_s - used.cpu_s
+        left = order.cpu_s - used.cpu_s
         if left <= 0:
             self._end = End.CPU
-        if used.resident_bytes > self._most_resident_bytes():
+        # Where a ceiling of the kernel's stands right above what the run may use, that is exact: this sum counts what
+        # processes share once for each of them.
+        is_bounded = server.hard_memory and 0 < order.address_space_bytes <= order.memory_bytes
+        if not is_bounded and used.resident_bytes > self._most_resident_bytes():
             self._end = End.MEMORY
         processors = os.cpu_count() or 1
         at_random_s = _TICK_S * (0.5 + int.from_bytes(os.urandom(2), "big") / 65536)
