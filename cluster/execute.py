@@ -15,7 +15,7 @@ from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
 from problems.datasets import index_by_task_id, load_problems
 from problems.extraction import extract_program
 from problems.problem import Problem
-from sandbox import Backend, Executor, Outcome, Profile, Program, SandboxConfig, SandboxError, Verdict, open_executor
+from sandbox import Backend, Executor, Outcome, Profile, Program, SandboxConfig, Verdict, open_executor
 from sandbox.judgement import infrastructure_error
 
 CANONICAL = Path("canonical")
@@ -120,7 +120,7 @@ async def run_samples(executor: Executor, samples: Sequence[Sample], at_once: in
             suite = problem.suites["main"]
             try:
                 return await executor.run(sample.program, suite, problem.limits)
-            except (SandboxError, ValueError) as error:  # of this one: the others' verdicts are not lost for it
+            except ValueError as error:  # of this one, as its limits or its language: the others are not lost for it
                 return infrastructure_error(len(suite.cases), str(error))
 
     async with asyncio.TaskGroup() as group:

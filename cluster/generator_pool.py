@@ -206,7 +206,7 @@ class GeneratorPool:
         members = {asyncio.create_task(self._update(member)): member for member in self.roster.serving}
         self._pushing |= members.keys()
         waiting, pauses, refusals = set(members), list[float](), list[ActorError]()
-        deadline = math.inf
+        deadline, why = math.inf, "the push was given up while its weight update was under way"
         try:
             while waiting and (now := time.monotonic()) < deadline:
                 timeout_s = min(_PUSH_LOOK_S, deadline - now)
@@ -215,11 +215,12 @@ class GeneratorPool:
                     self._settle(task, members[task], pauses, refusals)
                 if any(self._is_current(member) for member in self.roster.serving):
                     deadline = min(deadline, time.monotonic() + self._config.push_grace_s)
+            why = f"its weight update takes more than {self._config.push_grace_s:g} s longer than others'"
         finally:
             # Also where the push is given up, because the trainer was lost: an update under way cannot be taken back,
             # and whoever is in one takes no other.
             for task in waiting:
-                self._set_aside(task, members[task])
+                self._set_aside(task, members[task], why)
         if refusals and len(refusals) == len(members):
             raise refusals[0]
         return max(pauses, default=0.0)
@@ -239,11 +240,9 @@ class GeneratorPool:
         else:
             raise error
 
-    def _set_aside(self, task: asyncio.Task[float], member: Member) -> None:
+    def _set_aside(self, task: asyncio.Task[float], member: Member, why: str) -> None:
         """The run goes on without this one; it serves again when it has caught up, or is replaced."""
-        self.roster.bench(
-            member, f"its weight update takes more than {self._config.push_grace_s:g} s longer than others'"
-        )
+        self.roster.bench(member, why)
         task.add_done_callback(lambda task: self._late(task, member))
 
     def _late(self, task: asyncio.Task[float], member: Member) -> None:

@@ -118,6 +118,8 @@ def _complaints(asked: Mapping[Any, tuple[str, str | None]], folder: Path, timeo
     import ray
     from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
+    from cluster.roster import sentence_of
+
     own, found = versions(), list[str]()
     deadline = time.monotonic() + timeout_s
     for reference, (node, token) in asked.items():
@@ -126,8 +128,7 @@ def _complaints(asked: Mapping[Any, tuple[str, str | None]], folder: Path, timeo
         except GetTimeoutError:
             found.append(f"node {node} did not answer a probe within {timeout_s:g} s")
         except RayTaskError as error:  # our function could not be found there, or failed
-            cause = str(error.cause).strip().splitlines()[0][:200]
-            found.append(f"node {node} cannot run Crucible: {cause}; install crucible-rl {own['crucible-rl']} there")
+            found.append(f"node {node} cannot run Crucible: {sentence_of(error)}; install there what the driver has")
         except RayError as error:
             found.append(f"node {node} {_UNREACHED}: {str(error).strip().splitlines()[0]}")
         else:

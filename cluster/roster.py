@@ -143,9 +143,9 @@ class Roster:
         return self._target
 
     @property
-    def missing(self) -> str:
-        """Says that none serves, where some should; else ""."""
-        return "" if self.serving or not self._target else f"0 of {self._target} {self._trade.name}s serve"
+    def is_missing(self) -> bool:
+        """Whether none serves where some should."""
+        return self._target > 0 and not self.serving
 
     async def fill(self, count: int) -> None:
         """Starts the first members. Raises the first one's error if any does not come up."""

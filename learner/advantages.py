@@ -84,7 +84,7 @@ def group_advantages(
     members: Float[Tensor, " M"],
     member_groups: Int[Tensor, " M"],
 ) -> Float[Tensor, " B"]:
-    """Reward of a trajectory compared with its group, as an advantage and the factor that made it.
+    """Reward of a trajectory compared with its group.
 
         mean            A = R - mean                        Dr.GRPO (arXiv 2503.20783)
         leave_one_out   A = K/(K-1) (R - mean)              RLOO (arXiv 2402.14740): R minus the mean of the others

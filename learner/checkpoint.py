@@ -176,18 +176,18 @@ def publish_folder(aside: Path, folder: Path) -> None:
         if path.is_file() or path.is_dir():
             _fsync(path)
     _fsync(aside)
+    old = None
     if folder.exists() and _exchanged(aside, folder):
-        _fsync(folder.parent)  # before the old one goes
-        shutil.rmtree(aside, ignore_errors=True)
+        old = aside
     elif folder.exists():  # a file system that can't exchange names: for a moment there is none under this one
         old = folder.with_name(f"{folder.name}.partial-old-{os.getpid()}")
         os.rename(folder, old)
         os.rename(aside, folder)
-        _fsync(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(aside, folder)
     _fsync(folder.parent)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _exchanged(one: Path, other: Path) -> bool:

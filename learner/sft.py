@@ -143,24 +143,21 @@ class SFTTrainer:
         saved_s = self.seconds
         latest = SFTProgress(self.num_steps, self.fraction, float("nan"), self.num_tokens, self.seconds, 0.0, 0.0)
         for batch in self._batches():
-            if self._over(stop()):
+            is_over, is_due = self._agreed(stop() or self.fraction >= 1.0, self.seconds - saved_s >= checkpoint_every_s)
+            if is_due and checkpoint is not None:
+                saved_s = self.seconds
+                self.begin_save(checkpoint)
+            if is_over:
                 break
             latest = self._step(batch)
             if progress is not None:
                 progress(latest)
-            if checkpoint is not None and self._any(self.seconds - saved_s >= checkpoint_every_s):
-                saved_s = self.seconds
-                self.begin_save(checkpoint)
         self._writer.finish()
         return latest
 
-    def _any(self, answer: bool) -> bool:
-        """All ranks decide alike."""
-        return bool(self.ranks.largest(torch.tensor(float(answer))))
-
-    def _over(self, stopped: bool) -> bool:
-        """Whether to end here, by the rank that is furthest."""
-        return self._any(stopped or self.fraction >= 1.0)
+    def _agreed(self, *answers: bool) -> list[bool]:
+        """All ranks decide alike: each is true if it is for any."""
+        return [bool(answer) for answer in self.ranks.largest(torch.tensor([float(answer) for answer in answers]))]
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on."""

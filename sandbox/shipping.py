@@ -7,7 +7,7 @@ import importlib.resources
 import json
 from typing import Any
 
-from sandbox.resident.protocol import LENGTH
+from sandbox.resident.protocol import with_length
 
 # In the order of their imports of each other.
 SERVER = (
@@ -59,4 +59,4 @@ def bundle(modules: tuple[str, ...], settings: dict[str, Any]) -> bytes:
     """What the start-up code reads: SERVER, COMPILER or JAIL, and the settings for the ``main`` of the last module."""
     sources = [(name, _source(name)) for name in modules]
     payload = json.dumps({"modules": sources, "settings": settings}).encode()
-    return LENGTH.pack(len(payload)) + payload
+    return with_length(payload)

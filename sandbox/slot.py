@@ -15,7 +15,7 @@ from sandbox import shipping
 from sandbox.config import SandboxConfig
 from sandbox.errors import SlotDiedError
 from sandbox.languages.definition import Language
-from sandbox.resident.protocol import LENGTH, NO_SUITE, RESULT_BYTES, Order, Result
+from sandbox.resident.protocol import LENGTH, NO_SUITE, RESULT_BYTES, Order, Result, with_length
 from sandbox.resident.shelf import LEAST_BYTES, MAX_BYTES, Shelf
 from sandbox.verdict import Isolation
 
@@ -148,15 +148,11 @@ class Slot(abc.ABC):
         """The order and all that must follow it. A large suite is sent if the slot does not hold it."""
         if not LEAST_BYTES <= len(suite) <= MAX_BYTES:
             whole = suite[:-1] + b"," + job[1:] if suite else job
-            return order.pack() + _with_length(whole)
+            return order.pack() + with_length(whole)
         # Without the key, a digest would tell candidates, who see orders, whether a guess at the tests is right.
         digest = hashlib.blake2b(suite, key=self._digest_key, digest_size=len(NO_SUITE)).digest()
         order = replace(order, suite_digest=digest)
         if self._shelf.holds(digest):
-            return order.pack() + _with_length(job)
+            return order.pack() + with_length(job)
         order = replace(order, suite_follows=1, suites_dropped=self._shelf.put(digest, len(suite)))
-        return order.pack() + _with_length(suite) + _with_length(job)
-
-
-def _with_length(content: bytes) -> bytes:
-    return LENGTH.pack(len(content)) + content
+        return order.pack() + with_length(suite) + with_length(job)

@@ -283,7 +283,7 @@ class _Job:
             max_staleness=self.stage.max_staleness,
             group_timeout_s=self.stage.group_timeout_s,
             answered=lambda: self.context.generators.answered + self.context.executors.answered,
-            missing=lambda: self.context.generators.roster.missing or self.context.executors.roster.missing,
+            is_missing=lambda: self.context.generators.roster.is_missing or self.context.executors.roster.is_missing,
         )
 
     def _ask(self, stage_name: str, draw: Draw, index: int, num_samples: int) -> Ask:

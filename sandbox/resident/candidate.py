@@ -18,9 +18,8 @@ from typing import Any
 
 from .foreign import compile_program, execute
 from .script import run_script
-from .wire import Decoder, Encoder, PeerGoneError, WireError, receive_frame, send_frame
+from .wire import Decoder, Encoder, PeerGoneError, WireError, receive_frame, send_frame, text_of
 
-_MAX_MESSAGE = 200
 _MAX_REQUEST_BYTES = 1 << 30
 _MUTABLE_TAGS = frozenset("tdsBx")
 # Types whose objects the judge may pull one by one.
@@ -82,9 +81,9 @@ class Candidate:
             return compile(source, "solution.py", "exec", dont_inherit=True)
         except SyntaxError as error:
             line, column = (max(place or 0, 0) for place in (error.lineno, error.offset))
-            return ["refused", type(error).__name__, _message(error), line, column]
+            return ["refused", type(error).__name__, text_of(error), line, column]
         except (ValueError, MemoryError, RecursionError, OverflowError) as error:
-            return ["refused", type(error).__name__, _message(error), 0, 0]
+            return ["refused", type(error).__name__, text_of(error), 0, 0]
 
     def _load(self, code: types.CodeType, setup: str) -> list[Any]:
         sys.modules["solution"] = self._module
@@ -194,16 +193,9 @@ def _as_exception(name: str, message: str) -> Exception:
     return kind(message) if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError(message)
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)[:_MAX_MESSAGE]
-    except BaseException:  # noqa: BLE001 - a program's own __str__
-        return ""
-
-
 def _described(error: BaseException) -> list[Any]:
     """Names of the classes, nearest first, and the message."""
-    return [[kind.__name__ for kind in type.mro(type(error))][:20], _message(error)]
+    return [[kind.__name__ for kind in type.mro(type(error))][:20], text_of(error)]
 
 
 def run(channel: int) -> None:

@@ -20,7 +20,7 @@ import traceback
 from typing import Any, NoReturn
 
 from . import accounts, lockdown
-from .protocol import LENGTH, ORDER_BYTES, End, Order, Result
+from .protocol import ORDER_BYTES, End, Order, Result, read_length, with_length
 from .seccomp import Filter
 from .wire import PeerGoneError, read_exactly, write_all
 
@@ -53,7 +53,7 @@ class CompilerServer:
         self._take_size(time.monotonic() + _IDLE_S)  # the client's patience is shorter
         hello = {"memory_limit_bytes": accounts.memory_limit_bytes(), "python": sys.version}
         content = json.dumps(hello).encode()
-        write_all(self._results, LENGTH.pack(len(content)) + content)
+        write_all(self._results, with_length(content))
         while select.select([self._orders], [], [], _IDLE_S)[0]:
             if not self._perform(Order.unpack(read_exactly(self._orders, ORDER_BYTES))):
                 break
@@ -125,7 +125,7 @@ class CompilerServer:
 
     def _pass_on(self, order: Order, deadline: float, used: float) -> End:
         """The request, from the client to the compiler. ``used``: its CPU seconds before this order."""
-        (self._left,) = LENGTH.unpack(read_exactly(self._orders, LENGTH.size))
+        self._left = read_length(self._orders)
         poll = select.poll()
         poll.register(self._requests, select.POLLOUT)
         while self._left:

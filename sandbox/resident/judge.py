@@ -14,10 +14,10 @@ from importlib.util import MAGIC_NUMBER
 from typing import Any
 
 from .foreign import CompileJudge
-from .protocol import EXIT_AT_IMPORT, IN_ADVANCE, LENGTH
-from .proxies import TESTS, CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError, text_of
+from .protocol import EXIT_AT_IMPORT, IN_ADVANCE, read_length
+from .proxies import TESTS, CandidateExit, CandidateGone, Channel, EntryPoint, UnsupportedError
 from .script import ScriptJudge, are_places
-from .wire import read_exactly, write_all
+from .wire import read_exactly, text_of, write_all
 
 _MAX_DETAIL = 200
 # Exceptions that end a program, if nobody catches them, without there being anything wrong.
@@ -179,7 +179,7 @@ def run(
     when the program is handed over, at which the program's time begins. ``streams``: the ends of a script's standard
     input and output.
     """
-    job = json.loads(read_exactly(job_descriptor, *LENGTH.unpack(read_exactly(job_descriptor, LENGTH.size))))
+    job = json.loads(read_exactly(job_descriptor, read_length(job_descriptor)))
     if size := os.fstat(suite).st_size:
         job |= json.loads(os.pread(suite, size, 0))
     null = os.open("/dev/null", os.O_RDONLY)

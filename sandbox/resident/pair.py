@@ -11,7 +11,7 @@ import fcntl
 import os
 from typing import Any, NoReturn
 
-from .protocol import LENGTH
+from .protocol import read_length
 from .wire import read_exactly, write_all
 
 _MEMORY = "{memory_mb}"
@@ -28,7 +28,7 @@ def become_candidate(plan: dict[str, Any], memory_bytes: int) -> NoReturn:
 def job_file(orders: int) -> int:
     """The job in a memory file, sealed: what a program writes to its standard error by mistake is refused."""
     file = os.memfd_create("job", os.MFD_ALLOW_SEALING)
-    write_all(file, read_exactly(orders, *LENGTH.unpack(read_exactly(orders, LENGTH.size))))
+    write_all(file, read_exactly(orders, read_length(orders)))
     fcntl.fcntl(file, _ADD_SEALS, _SEAL_WRITE)
     os.lseek(file, 0, os.SEEK_SET)
     return file

@@ -6,6 +6,8 @@ import struct
 from dataclasses import astuple, dataclass
 from enum import IntEnum
 
+from .wire import read_exactly
+
 IN_ADVANCE = "in_advance"
 """The one key of a report that a judge leaves for the case that it comes no further; its value says why."""
 
@@ -62,6 +64,19 @@ _RESULT = struct.Struct("!BiiddQQB")
 ORDER_BYTES = _ORDER.size
 RESULT_BYTES = _RESULT.size
 LENGTH = struct.Struct("!Q")
+
+
+def with_length(content: bytes) -> bytes:
+    """The content behind its length."""
+    return LENGTH.pack(len(content)) + content
+
+
+def read_length(fd: int) -> int:
+    """Of what follows. Raises PeerGoneError at the end of the stream."""
+    (length,) = LENGTH.unpack(read_exactly(fd, LENGTH.size))
+    return length
+
+
 NO_SUITE = bytes(32)
 
 

@@ -25,7 +25,17 @@ import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, cast
 
-from .wire import PLAIN, Decoder, Encoder, FrameTooLargeError, PeerGoneError, WireError, receive_frame, send_frame
+from .wire import (
+    PLAIN,
+    Decoder,
+    Encoder,
+    FrameTooLargeError,
+    PeerGoneError,
+    WireError,
+    receive_frame,
+    send_frame,
+    text_of,
+)
 
 BEGINS = b"."
 TESTS = "tests"
@@ -83,14 +93,6 @@ class UnsupportedError(Exception):
     def __init__(self, detail: str, *, is_of_suite: bool) -> None:
         super().__init__(detail)
         self.is_of_suite = is_of_suite
-
-
-def text_of(error: BaseException) -> str:
-    """What it says; nothing where it cannot be written, as a number of too many digits."""
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001
-        return ""
 
 
 class Channel:
@@ -183,18 +185,18 @@ class Channel:
             self.signs.append("early-frame")
             self._lose("protocol", "the program wrote a frame that nobody asked for")
 
-    def request(self, operation: str, target: str | int, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """What the candidate answers, as a value, or raised as the exception that it says it raised."""
-        return self._request(operation, target, values, named, Standing.ANSWER)
-
-    def request_of(self, remote: Remote, operation: str, values: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """Likewise, of an object of the candidate."""
-        standing = remote._standing
-        return self._request(operation, remote._number, values, named, standing)
-
-    def _request(
-        self, operation: str, target: str | int, values: tuple[Any, ...], named: dict[str, Any], standing: Standing
+    def request(
+        self,
+        operation: str,
+        target: str | int,
+        values: tuple[Any, ...],
+        named: dict[str, Any],
+        standing: Standing = Standing.ANSWER,
     ) -> Any:
+        """What the candidate answers, as a value, or raised as the exception that it says it raised.
+
+        ``target``: an entry point's name, or the number of an object; ``standing``: of that object.
+        """
         is_called = isinstance(target, str) and operation == "call"
         if is_called and target in self._classes:
             expected = Standing.INSTANCE
@@ -301,7 +303,7 @@ class Channel:
             self.send([sequence, "error", "AssertionError", ""])
             return
         except Exception as error:  # noqa: BLE001 - the test's own exceptions pass through the program's code
-            self.send([sequence, "error", type(error).__name__, text_of(error)[:200]])
+            self.send([sequence, "error", type(error).__name__, text_of(error)])
             return
         try:
             result = self._encoder.encode(returned)
@@ -404,7 +406,7 @@ class Remote:
         object.__setattr__(self, "_standing", standing)
 
     def _ask(self, operation: str, *values: Any) -> Any:
-        return self._channel.request_of(self, operation, values, {})
+        return self._channel.request(operation, self._number, values, {}, self._standing)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Remote) and other._number == self._number
@@ -426,7 +428,7 @@ class Remote:
         return text if isinstance(text, str) else repr(self)
 
     def __call__(self, *values: Any, **named: Any) -> Any:
-        return self._channel.request_of(self, "call", values, named)
+        return self._channel.request("call", self._number, values, named, self._standing)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

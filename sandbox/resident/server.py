@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 from . import accounts, candidate, judge, lockdown, pair
 from .cleaning import Spent, Sweeper
 from .ending import Ending
-from .protocol import JUDGE_GRACE_S, LENGTH, NO_SUITE, ORDER_BYTES, START_S, End, Kind, Order, Result
+from .protocol import JUDGE_GRACE_S, NO_SUITE, ORDER_BYTES, START_S, End, Kind, Order, Result, with_length
 from .proxies import BEGINS
 from .seccomp import Filter
 from .shelf import SealedSuites, take_in
@@ -90,7 +90,7 @@ class Server:
     def serve(self) -> NoReturn:
         """Runs orders until the client goes away."""
         hello = json.dumps({"memory_limit_bytes": accounts.memory_limit_bytes(), "python": sys.version}).encode()
-        write_all(self.results, LENGTH.pack(len(hello)) + hello)
+        write_all(self.results, with_length(hello))
         while select.select([self.orders], [], [], _IDLE_S)[0]:
             order = Order.unpack(read_exactly(self.orders, ORDER_BYTES))
             self.num_runs += 1
@@ -153,7 +153,7 @@ class Run:
         self._end = End.JUDGED
         self._printed = 0
         self._polled_cpu_s = 0.0
-        self._last_tick = self._start
+        self._last_tick = self._memory_due = self._start
         self._runnable_s = 0.0
         self._has_begun = False
         self._oom_kills_before = accounts.oom_kills()
@@ -347,14 +347,15 @@ class Run:
         left = order.cpu_s - used.cpu_s
         if left <= 0:
             self._end = End.CPU
-        # Where a ceiling of the kernel's stands right above what the run may use, that is exact: this sum counts what
-        # processes share once for each of them.
+        soonest_s = max(_MIN_TICK_S, left / (os.cpu_count() or 1))
+        # Where a ceiling of the kernel's stands right above what the run may use, that is exact, and this sum, which
+        # counts what processes share once for each of them, is seldom looked at.
         is_bounded = server.hard_memory and 0 < order.address_space_bytes <= order.memory_bytes
-        if not is_bounded and used.resident_bytes > self._most_resident_bytes():
-            self._end = End.MEMORY
-        processors = os.cpu_count() or 1
-        at_random_s = _TICK_S * (0.5 + int.from_bytes(os.urandom(2), "big") / 65536)
-        return min(max(_MIN_TICK_S, left / processors), at_random_s)
+        if not is_bounded or now >= self._memory_due:
+            self._memory_due = now + soonest_s
+            if used.resident_bytes > self._most_resident_bytes() - shared_bytes:
+                self._end = End.MEMORY
+        return min(soonest_s, _TICK_S * (0.5 + int.from_bytes(os.urandom(2), "big") / 65536))
 
     def _most_resident_bytes(self) -> int:
         """A child of the server shares its memory, which does not count; a program that replaced it does not."""

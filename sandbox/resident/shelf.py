@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections import OrderedDict
 
-from .protocol import LENGTH
+from .protocol import read_length
 from .wire import read_exactly, write_all
 
 MAX_BYTES = 32 << 20
@@ -77,7 +77,7 @@ def take_in(source: int) -> int:
 def _copy(source: int, file: int) -> None:
     """Never returns: a child must not come into the server's loop."""
     try:
-        (size,) = LENGTH.unpack(read_exactly(source, LENGTH.size))
+        size = read_length(source)
         while size:
             chunk = read_exactly(source, min(size, _CHUNK))
             write_all(file, chunk)

@@ -30,6 +30,7 @@ from typing import Any, cast
 
 MAX_DEPTH = 200
 MAX_VALUES = 4_000_000
+MAX_TEXT = 200
 _SMALL_INT = 1 << 62
 _LENGTH = struct.Struct(">I")
 _to_json = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
@@ -259,6 +260,14 @@ class Decoder:
         if kind == "ordered":
             return collections.OrderedDict(self._pairs(parts[0]))
         return _VALUE_READERS[kind](*parts)
+
+
+def text_of(error: BaseException) -> str:
+    """The beginning of what it says; nothing where it does not come to say it, as of a number of too many digits."""
+    try:
+        return str(error)[:MAX_TEXT]
+    except BaseException:  # noqa: BLE001 - a program's own __str__
+        return ""
 
 
 def read_exactly(fd: int, size: int) -> bytes:

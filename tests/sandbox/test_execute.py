@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from cluster.execute import execute, execute_command, pass_at_k
-from sandbox import Backend, SandboxConfig
-from sandbox.errors import EngineMissingError, SandboxError
+from cluster.execute import canonical_samples, execute, execute_command, pass_at_k, run_samples
+from problems.datasets import load_problems
+from sandbox import Backend, Executor, Outcome, Program, SandboxConfig, Verdict
+from sandbox.errors import EngineMissingError, ImageMissingError, LimitError, SandboxError
 
 from .conftest import DATA, require_engine
 
@@ -160,3 +162,29 @@ def test_every_reference_program_of_mbpp_passes(backend: str, tmp_path: Path) ->
     config = SandboxConfig(backend=Backend(backend), slots=2)
     summary = execute(f"mbpp:{source}", programs, tmp_path / "out.jsonl", config)
     assert (summary.num_passed, summary.num_samples) == (974, 974)
+
+
+async def test_what_is_wrong_with_one_row_costs_no_other_its_verdict_and_a_missing_image_ends_all(
+    problems: str,
+) -> None:
+    samples = canonical_samples(load_problems(problems))
+
+    class Refusing:
+        def __init__(self, error: SandboxError) -> None:
+            self.error = error
+
+        async def run(self, program: Program, *_: object) -> Verdict:
+            if b"add_1" in program.source:
+                raise self.error
+            return Verdict(Outcome.PASSED, 1)
+
+    verdicts = await run_samples(cast(Executor, Refusing(LimitError("too much"))), samples, 2)
+    assert [verdict.outcome for verdict in verdicts] == [
+        Outcome.PASSED,
+        Outcome.INFRASTRUCTURE_ERROR,
+        Outcome.PASSED,
+    ]
+    assert verdicts[1].detail == "too much"
+    with pytest.raises(ExceptionGroup) as ended:
+        await run_samples(cast(Executor, Refusing(ImageMissingError("build it"))), samples, 2)
+    assert isinstance(ended.value.exceptions[0], ImageMissingError)
