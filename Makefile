@@ -7,7 +7,7 @@ PY := $(VENV)/python
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help setup quickstart test check format images results soak lock clean
+.PHONY: help setup quickstart test check format images results soak soak-sandbox soak-rest lock clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,9 +22,14 @@ quickstart: setup images ## sets up and trains a small model on what its program
 test: setup images ## the tests of the CI tier
 	@$(PY) -m pytest -n 3 -m "not soak and not gpu" $(ARGS)
 
-soak: LANGUAGES = python java cpp javascript typescript php csharp bash
-soak: setup images ## the long tests, those of the sandbox at four times the machine's work
-	@$(PY) -m pytest -m "(soak or overload) and not gpu" $(ARGS)
+soak: soak-sandbox soak-rest ## the long tests (hours)
+
+soak-sandbox: LANGUAGES = python java cpp javascript typescript php csharp bash
+soak-sandbox: setup images # all attacks and languages on all backends, at four times the machine's work
+	@$(PY) -m pytest -n 4 -m "(soak or overload) and not gpu" tests/sandbox $(ARGS)
+
+soak-rest: setup images
+	@$(PY) -m pytest -m "soak and not gpu" --ignore=tests/sandbox $(ARGS)
 
 check: setup ## format, lint, types, import contracts
 	@$(VENV)/ruff format --check .

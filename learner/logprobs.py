@@ -81,8 +81,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
             part = slice(start, start + ctx.chunk)
             log_p = _log_softmax(hidden[part], weight, bias, temperature)
             logprobs[part] = log_p.gather(1, targets[part, None])[:, 0]
-            entropies[part] = -(log_p.exp() * log_p).sum(1)
+            entropies[part] = -log_p.exp().mul_(log_p).sum(1)
             only_chunk = log_p if len(hidden) <= ctx.chunk else None  # within the bound: kept, not computed again
+            del log_p  # or the next chunk stands beside it
         ctx.save_for_backward(hidden, weight, bias, targets, only_chunk)
         return logprobs, entropies
 
@@ -98,12 +99,16 @@ class _ChunkedLogprobs(torch.autograd.Function):
             part = slice(start, start + ctx.chunk)
             log_p = only_chunk if only_chunk is not None else _log_softmax(hidden[part], weight, bias, ctx.temperature)
             p = log_p.exp()
-            grad = p * -grad_logprobs[part, None]
-            grad.scatter_add_(1, targets[part, None], grad_logprobs[part, None])
+            through_entropy = None
             if wants_entropy:
                 entropy = -(p * log_p).sum(1, keepdim=True)
-                grad -= grad_entropy[part, None] * p * (log_p + entropy)
-            grad = (grad / ctx.temperature).to(hidden.dtype)
+                through_entropy = grad_entropy[part, None] * p * (log_p + entropy)
+            del log_p
+            grad = p.mul_(-grad_logprobs[part, None])
+            grad.scatter_add_(1, targets[part, None], grad_logprobs[part, None])
+            if through_entropy is not None:
+                grad -= through_entropy
+            grad = grad.div_(ctx.temperature).to(hidden.dtype)
             grad_hidden[part] = grad @ weight
             if grad_weight is not None and grad.dtype == sums:
                 grad_weight.addmm_(grad.T, hidden[part])  # without a second matrix of the vocabulary
@@ -162,7 +167,7 @@ class _TiedEmbedding(torch.autograd.Function):
 
 def _log_softmax(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> Tensor:
     logits = torch.nn.functional.linear(hidden, weight, bias).to(_sum_dtype(hidden))
-    return (logits / temperature).log_softmax(1)
+    return logits.div_(temperature).log_softmax(1)
 
 
 def _as(gradient: Tensor | None, like: Tensor | None) -> Tensor | None:

@@ -20,6 +20,8 @@ from sandbox.images import build_image, engine, find_image
 from sandbox.opening import open_embedded
 from sandbox.polyglot import Polyglot
 
+from ..conftest import is_soak
+
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 SLOTS = 2
 
@@ -143,7 +145,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def endless_loops() -> Iterator[None]:
     """Four for each processor that this process may use."""
     count = OVERLOAD * len(os.sched_getaffinity(0))
-    loops = [subprocess.Popen([sys.executable, "-S", "-c", "while True: pass"]) for _ in range(count)]
+    endless = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
+    loops = [subprocess.Popen([sys.executable, "-S", "-c", endless]) for _ in range(count)]
     try:
         yield
     finally:
@@ -152,13 +155,9 @@ def endless_loops() -> Iterator[None]:
             loop.wait()
 
 
-def is_soak(config: pytest.Config) -> bool:
-    chosen = config.getoption("markexpr")
-    return "soak" in chosen and "not soak" not in chosen
-
-
-@pytest.fixture(scope="package", autouse=True)
-def overload_in_soak(request: pytest.FixtureRequest) -> Iterator[None]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[None]:
     """In the soak tier all of this folder meets a machine with four times the work that it can do."""
-    with endless_loops() if is_soak(request.config) else contextlib.nullcontext():
-        yield
+    worker = hasattr(session.config, "workerinput")  # of pytest-xdist: the loops of its controller serve all of them
+    with endless_loops() if is_soak(session.config) and not worker else contextlib.nullcontext():
+        return (yield)

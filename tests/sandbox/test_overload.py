@@ -10,7 +10,8 @@ import pytest
 from problems.problem import FunctionSuite, Limits
 from sandbox import BlockingExecutor, Outcome, Program
 
-from .conftest import endless_loops, is_soak
+from ..conftest import is_soak
+from .conftest import endless_loops
 
 SUITE = FunctionSuite(("f",), "", ("assert f(1) == 2",))
 BUSY = Program("python", b"import time\ndef f(x):\n    while time.process_time() < 0.8: pass\n    return x + 1")
