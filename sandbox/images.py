@@ -26,6 +26,9 @@ from sandbox.interpreter import Interpreter, this_interpreter
 from sandbox.languages import PYTHON, Language, language_of
 
 BUILD_COMMAND = "make images"
+_PATIENCE_S = (
+    180  # with an engine's answer: on a machine at many times its work a container takes over a minute to start
+)
 _REPOSITORY = "crucible-sandbox"
 _LABEL, _LANGUAGE_LABEL = "crucible.definition", "crucible.language"
 USUAL = (PYTHON, "java", "cpp", "javascript")
@@ -38,7 +41,7 @@ _PASSWD = b"root:x:0:0:root:/:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin
 def engine() -> docker.DockerClient:
     """The engine that DOCKER_HOST names, or the local one. Raises EngineMissingError with the way to one."""
     try:
-        client = docker.from_env(timeout=60, max_pool_size=64)
+        client = docker.from_env(timeout=_PATIENCE_S, max_pool_size=64)
         cast(Any, client).ping()
     except (docker.errors.DockerException, OSError) as error:
         raise EngineMissingError(

@@ -324,7 +324,7 @@ def test_a_java_program_cannot_be_judged_by_a_suite_in_python(java: BlockingExec
 
 
 @pytest.mark.skipif(not MBJP.exists(), reason="MBJP is not here")
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
 def test_mbjp_passes_as_it_does_in_plain_java(java: BlockingExecutor, step: int) -> None:
     expected = {f"MBJP/{number}" for number in DO_NOT_COMPILE | END_EARLY}
     solved = [problem for problem in load_problems(f"mbjp:{MBJP}") if problem.references]

@@ -63,7 +63,7 @@ BROKEN = {
     "java": ("public class Adder {\n    int f() { return unknown; }\n}\n", 2, 22, "cant.resolve"),
     "cpp": ("#include <iostream>\nint main() {\n  int a = unknown;\n}\n", 3, 11, "undeclared"),
     "javascript": ("let a = 1;\n  let b = unknown unknown;\n", 2, 19, "SyntaxError"),
-    "typescript": ("let a: number = 1;\n  let b: number = unknown;\n", 2, 19, "TS2304"),
+    "typescript": ("let a: number = 1;\n  let b: number = unheard;\n", 2, 19, "TS2304"),
     "php": ("<?php\n$a = 1;\n$b = unknown unknown;\n", 3, 14, "Parse error"),
     "csharp": ("class A {\n    int F() { return unknown; }\n}\n", 2, 22, "CS0103"),
     "bash": ("a=1\nif unknown unknown; fi\n", 2, 21, "syntax error"),

@@ -63,8 +63,6 @@ TRIES = {
     "hiding children's time": "[1] if done(signal.signal, signal.SIGCHLD, signal.SIG_IGN) else []",
     "personality and ports": "[n for n in (172, 173, 135) if syscall(n, 0x0040000, 0, 0)]",
     "calls by the 32-bit door": "[1] if syscall(0x40000000 + 39) else []",
-    "signals by way of a descriptor": "[n for n in (os.getppid(), 1, 2, 3) if n not in (0, os.getpid())"
-    " and done(__import__('fcntl').fcntl, os.pipe()[0], 8, n)]",
     "the slot's own scratch folder": "[n for n in os.listdir('/tmp') if n != os.path.basename(os.getcwd())] if os.access('/tmp', os.R_OK) else []",
     "watching files": "[1] if syscall(253) or syscall(300, 0, 0) else []",
 }  # fmt: skip
@@ -82,6 +80,24 @@ def test_killing_everyone_kills_nobody_else(assault: Assault) -> None:
     program = "import os\ndef f(x):\n    os.kill(-1, 9)\n    return x + 1"
     verdicts = assault(program, expect=frozenset({Outcome.PASSED, Outcome.RUNTIME_ERROR}))
     assert len(verdicts) == 2
+
+
+def test_no_signal_goes_by_way_of_a_descriptor(assault: Assault) -> None:
+    """To own one's input may be offered to everybody; the signal that comes with it is refused like any other."""
+    program = """
+import fcntl, os, signal, socket
+F_SETSIG = 10
+def f(x):
+    ours, theirs = socket.socketpair()
+    fcntl.fcntl(ours, F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(ours, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    for pid in {os.getppid(), *range(1, 60)} - {0, os.getpid()}:
+        try: fcntl.fcntl(ours, fcntl.F_SETOWN, pid)
+        except OSError: continue
+        theirs.send(b'x')
+    return x + 1
+"""
+    assault(program, expect=Outcome.PASSED)
 
 
 def test_abstract_sockets_do_not_last(assault: Assault) -> None:
