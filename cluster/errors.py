@@ -27,6 +27,12 @@ class ClusterError(CrucibleError):
     exit_code = 4
 
 
+class FollowingEndedError(CrucibleError):
+    """Whoever followed a job's log was interrupted; the job goes on."""
+
+    exit_code = 130
+
+
 class ActorError(CrucibleError):
     """An actor failed or did not answer in time: the message names it."""
 

@@ -18,7 +18,7 @@ import yaml
 
 from cluster import secrets
 from cluster.config import RunConfig
-from cluster.errors import ClusterError, ConfigError, RunFolderError
+from cluster.errors import ClusterError, ConfigError, FollowingEndedError, RunFolderError
 from cluster.run_folder import RunFolder, StageFolder, read_lines
 
 _RECIPE = "crucible-recipe.yaml"
@@ -115,19 +115,45 @@ def job_client(address: str) -> Any:
         raise ClusterError(f"no Ray cluster answers at {address}: {first_line}") from None
 
 
+@contextmanager
+def _cluster_that_may_go(job: str) -> Iterator[None]:
+    """Raises ClusterError where the dashboard is gone, in whichever of its client's libraries that is noticed."""
+    import aiohttp
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # it is the reader of what is said who has gone
+    except (RuntimeError, OSError, aiohttp.ClientError) as error:
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ClusterError(
+            f"the cluster does not answer any more ({first_line}); job {job} may go on (crucible status {job})"
+        ) from None
+
+
 def follow_log(client: Any, job: str, say: Say) -> None:
-    """Prints a job's log until the job ends."""
+    """Prints a job's log until the job ends.
+
+    Raises FollowingEndedError when it is interrupted, which the job is not, and ClusterError if the cluster goes away.
+    """
 
     async def tail() -> None:
         async for text in client.tail_job_logs(job):
             say(text.rstrip("\n"))
 
-    asyncio.run(tail())
+    try:
+        with _cluster_that_may_go(job):
+            asyncio.run(tail())
+    except KeyboardInterrupt:
+        raise FollowingEndedError(
+            f"job {job} goes on; crucible logs {job} --follow --address .. follows it again, crucible stop ends it"
+        ) from None
 
 
 def require_success(client: Any, job: str) -> None:
     """Raises ClusterError if the job ended in anything but success."""
-    info = client.get_job_info(job)
+    with _cluster_that_may_go(job):
+        info = client.get_job_info(job)
     if info.status.value != "SUCCEEDED":
         raise ClusterError(f"job {job} ended as {info.status.value}: {' '.join((info.message or '').split())}")
 
@@ -214,28 +240,32 @@ def stop_job(client: Any, job: str, say: Say, timeout_s: float = _STOP_WAIT_S) -
     if known_job(client, job).status.is_terminal():
         say(f"job {job} has ended already")
         return
-    client.stop_job(job)
     deadline = time.monotonic() + timeout_s
-    while not client.get_job_status(job).is_terminal():
-        if time.monotonic() > deadline:
-            raise ClusterError(f"job {job} did not end within {timeout_s:g} s of being told to stop")
-        time.sleep(_POLL_S)
-    say(f"job {job}: {client.get_job_status(job).value}")
+    with _cluster_that_may_go(job):
+        client.stop_job(job)
+        while not (status := client.get_job_status(job)).is_terminal():
+            if time.monotonic() > deadline:
+                raise ClusterError(f"job {job} did not end within {timeout_s:g} s of being told to stop")
+            time.sleep(_POLL_S)
+    say(f"job {job}: {status.value}")
 
 
 def print_log(root: Path, follow: bool, say: Say) -> None:
-    """The run's log; with ``follow`` until its driver ends."""
+    """The run's log; with ``follow`` until its driver ends, or FollowingEndedError when that is interrupted."""
     path = RunFolder(root).log
     if not path.exists():
         raise RunFolderError(f"run {root.name} has no log yet")
-    with path.open() as log:
-        while True:
-            driven = driver_pid(root) is not None  # asked first: what is written before the end is still read
-            for line in log:
-                say(line.rstrip("\n"))
-            if not follow or not driven:
-                return
-            time.sleep(_POLL_S)
+    try:
+        with path.open() as log:
+            while True:
+                driven = driver_pid(root) is not None  # asked first: what is written before the end is still read
+                for line in log:
+                    say(line.rstrip("\n"))
+                if not follow or not driven:
+                    return
+                time.sleep(_POLL_S)
+    except KeyboardInterrupt:
+        raise FollowingEndedError(f"run {root.name} goes on; crucible stop {root} ends it") from None
 
 
 def is_run(what: str) -> bool:

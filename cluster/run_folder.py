@@ -23,6 +23,7 @@ runs/NAME/
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -156,7 +157,12 @@ class RunFolder:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise RunFolderError(
+                        f"run folder {self.root} is on a file system without locks ({error.strerror}), so a second "
+                        "driver could not be refused; choose another with --folder"
+                    ) from None
                 lock.seek(0)
                 raise RunFolderError(
                     f"run {self.root.name!r} is already driven by process {lock.read().strip() or 'unknown'}; "

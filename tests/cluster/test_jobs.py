@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import types
 import uuid
 from pathlib import Path
 
+import aiohttp
 import pytest
+import requests
 
 from cluster import secrets
 from cluster.config import RunConfig
-from cluster.errors import ConfigError
-from cluster.jobs import submit
+from cluster.errors import ClusterError, ConfigError, FollowingEndedError
+from cluster.jobs import follow_log, print_log, require_success, stop_job, submit
 from cluster.panel import Panel
 from cluster.recipe import load_recipe
 from problems.problem import FunctionSuite, Limits
@@ -47,6 +50,60 @@ def test_no_cluster_is_one_sentence(command: list[str]) -> None:
 @pytest.mark.parametrize("command", ["status", "logs", "stop"])
 def test_what_is_neither_a_run_nor_a_job_is_one_sentence(command: str) -> None:
     assert "'runs/absent' is no run's folder" in one_sentence(command, "runs/absent")
+
+
+class ClientOf:
+    """Ray's job client before a cluster that ends, or a person who has seen enough, after a line of the log."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    async def tail_job_logs(self, job: str):
+        yield f"{job} says this\n"
+        raise self.error
+
+    def get_job_info(self, job: str):
+        if job == "started":
+            return types.SimpleNamespace(status=types.SimpleNamespace(is_terminal=lambda: False))
+        raise self.error
+
+    def stop_job(self, _: str) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Request failed with status code 502"),
+        requests.exceptions.ConnectionError("refused"),
+        aiohttp.ServerDisconnectedError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_cluster_that_goes_away_is_one_sentence(error: Exception) -> None:
+    said: list[str] = []
+    calls = [
+        lambda: follow_log(ClientOf(error), "job", said.append),
+        lambda: require_success(ClientOf(error), "job"),
+        lambda: stop_job(ClientOf(error), "started", said.append),
+    ]
+    for call in calls:
+        with pytest.raises(ClusterError, match=r"does not answer any more .*; job (job|started) may go on"):
+            call()
+    assert said == ["job says this"]
+
+
+def test_following_that_is_interrupted_says_that_the_job_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(FollowingEndedError, match=r"job 7 goes on; .*crucible stop ends it") as ended:
+        follow_log(ClientOf(KeyboardInterrupt()), "7", print)
+    assert ended.value.exit_code == 130
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "run.log").write_text("a line\n")
+    with pytest.raises(FollowingEndedError, match=f"run {tmp_path.name} goes on"):
+        print_log(tmp_path, True, interrupt)
 
 
 def test_a_secret_as_an_ordinary_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,15 @@ def test_a_second_driver_is_refused_and_told_who_holds_the_run(tmp_path: Path) -
         pass
 
 
+def test_a_file_system_without_locks_is_not_taken_for_another_driver(tmp_path: Path, monkeypatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("cluster.run_folder.fcntl.flock", no_locks)
+    with pytest.raises(RunFolderError, match=r"without locks .*--folder"), RunFolder(tmp_path / "run").locked():
+        pass
+
+
 def test_a_run_goes_on_only_with_the_config_it_began_with(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.save_config({"a": 1, "free": 1}, {"a": 1})
