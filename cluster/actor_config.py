@@ -35,6 +35,9 @@ class SupervisionConfig(Settings):
     last_save_timeout_s: float = Field(default=540.0, gt=0)
     """Seconds for the checkpoint of a run that is told to stop: the step in progress and the write. Ray and Kubernetes
     wait ten minutes before they kill."""
+    trainer_timeout_s: float = Field(default=1800.0, gt=0)
+    """Seconds for one call of the trainer, such as a step, the critic's warm-up or an export. A rank that died or
+    answers no health check is noticed long before; this is for ranks that wait for each other."""
     max_trainer_losses: int = Field(default=3, ge=1)
     """So many losses of the trainer without a new checkpoint in between end the run."""
 

@@ -109,8 +109,10 @@ def run(
 ) -> None:
     """Runs a recipe, or goes on with it where it stopped."""
     with _one_sentence(debug):
+        from cluster import secrets
         from cluster.runner import run_recipe
 
+        secrets.take()  # first: what was laid down for a job that ends early would stay there
         run_recipe(_loaded(recipe, set_, name, folder))
 
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from cluster import secrets
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.inputs import check_inputs, check_leakage, check_tokenizers
@@ -27,7 +26,6 @@ _FREE_FIELDS = {"ray", "folder", "executors", "generators", "placement", "superv
 def run_recipe(config: RunConfig, console: Console | None = None) -> list[Finished]:
     """Runs all stages that are not done yet; prints the summary; returns all manifests."""
     console = console or Console()
-    secrets.take()
     folder = RunFolder(config.run_folder)
     with folder.locked():
         resolved = config.model_dump(mode="json")

@@ -123,23 +123,23 @@ class BatchingPool:
             raise
 
     async def _score_for_ever(self, who: str) -> None:
-        actor, generation = self._start_actor(), self._generation
+        actor, generation, is_up = self._start_actor(), self._generation, False
         batch: list[_Waiting] = []
         try:
             while True:
                 batch = await self._next_batch()
                 if generation != self._generation:
                     end_actor(actor)
-                    actor, generation = self._start_actor(), self._generation
+                    actor, generation, is_up = self._start_actor(), self._generation, False
                 try:
-                    async with background(partial(self._watch, actor, who)):
+                    async with background(partial(self._watch, actor, who, is_up)):
                         await self._score_batch(actor, who, batch)
-                    self._losses = 0
+                    self._losses, is_up = 0, True
                 except LostActorError as error:  # what an answer alone brings about (too long, say) leaves it serving
                     self._note_loss(who, error)
                     self._put_back(batch, error)
                     end_actor(actor)
-                    actor = self._start_actor()
+                    actor, is_up = self._start_actor(), False
                 except ActorError as error:
                     self._put_back(batch, error)
         finally:
@@ -148,14 +148,15 @@ class BatchingPool:
             with contextlib.suppress(Exception):
                 end_actor(actor)
 
-    async def _watch(self, actor: Any, who: str) -> None:
+    async def _watch(self, actor: Any, who: str, is_up: bool) -> None:
         """Consumes nothing; waits for the actor to come up, then between health checks; ends by an error alone."""
         config = self._supervision
-        presence = await within(_health(actor), _TIMEOUT_S, who, "come up")
-        try:
-            refuse_other_versions(who, presence)
-        except ActorError as error:  # the next one may come to another node
-            raise LostActorError(str(error)) from error
+        if not is_up:  # as it is once it has scored: it may have hung since, while nothing was asked of it
+            presence = await within(_health(actor), _TIMEOUT_S, who, "come up")
+            try:
+                refuse_other_versions(who, presence)
+            except ActorError as error:  # the next one may come to another node
+                raise LostActorError(str(error)) from error
         while True:
             await asyncio.sleep(config.health_every_s)
             await within(_health(actor), config.health_timeout_s, who, "answer its health check")

@@ -20,7 +20,6 @@ from cluster.stage_config import PPOStage
 from problems.identity import WeightsVersion
 
 TRAINER = "trainer"
-_TIMEOUT_S = 1800.0
 _OTHERS_TIMEOUT_S = 15.0
 _HEALTH = "health"  # answers while the default group's one thread trains
 _BESIDE = "beside"  # waits for what goes on beside the training, such as a checkpoint's write
@@ -39,11 +38,13 @@ class RankGroup:
     Args:
         who: the trainer, for people.
         handles: of the ranks' actors, the first one first.
+        timeout_s: for a call that is given none of its own.
         report: told when a rank is lost.
     """
 
-    def __init__(self, who: str, handles: Sequence[Any], report: Report) -> None:
+    def __init__(self, who: str, handles: Sequence[Any], timeout_s: float, report: Report) -> None:
         self._who = who
+        self._timeout_s = timeout_s
         self._report = report
         self._handles = handles
         self._names = [who] if len(handles) == 1 else [f"{who}-{rank}" for rank in range(len(handles))]
@@ -55,9 +56,9 @@ class RankGroup:
         if len(self._handles) > 1:
             first = (self._names[0], self._handles[0].meeting_place.remote())
             place = await self._together([first], "name a meeting place")
-            await self.call("join", place, len(self._handles), _TIMEOUT_S, what="meet the other ranks")
+            await self.call("join", place, len(self._handles), self._timeout_s, what="meet the other ranks")
 
-    async def call(self, method: str, *arguments: Any, what: str, timeout_s: float = _TIMEOUT_S) -> Any:
+    async def call(self, method: str, *arguments: Any, what: str, timeout_s: float | None = None) -> Any:
         """The same call to every rank; the first one's answer. Raises TrainerLostError, ActorError if one refused."""
         try:
             calls = [getattr(handle, method).remote(*arguments) for handle in self._handles]
@@ -70,9 +71,10 @@ class RankGroup:
         for handle in self._handles:
             end_actor(handle)
 
-    async def _together(self, calls: list[tuple[str, Any]], what: str, timeout_s: float = _TIMEOUT_S) -> Any:
+    async def _together(self, calls: list[tuple[str, Any]], what: str, timeout_s: float | None = None) -> Any:
         """The first answer, when all are there. If one rank is lost, the others fail or hang in what they do together:
         the loss is the reason, not what they say."""
+        timeout_s = timeout_s or self._timeout_s
         tasks = [asyncio.create_task(within(call, timeout_s, name, what)) for name, call in calls]
         try:
             _, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
@@ -124,7 +126,7 @@ class TrainerGroup(RankGroup):
             )
             for rank in range(stage.ranks)
         ]
-        super().__init__(TRAINER, handles, report)
+        super().__init__(TRAINER, handles, supervision.trainer_timeout_s, report)
         self._supervision = supervision
         self._met = asyncio.Event()
 

@@ -78,7 +78,8 @@ async def _fine_tune_once(context: RunContext, stage: SFTStage, job: tuple[Any, 
         )
         for rank in range(stage.ranks)
     ]
-    tuner = RankGroup(_FINE_TUNER, handles, report=lambda *_: None)  # who begins anew reports it
+    timeout_s = context.config.supervision.trainer_timeout_s
+    tuner = RankGroup(_FINE_TUNER, handles, timeout_s, report=lambda *_: None)  # who begins anew reports it
     try:
         await tuner.meet()
         async with background(lambda: _watch(context, stage, tuner)):

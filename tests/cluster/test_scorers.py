@@ -22,13 +22,13 @@ class Doubling:
     """Scores an item by its double. ``stuck``: never; ``silent``: answers no health check either."""
 
     def __init__(self, *, stuck: bool = False, silent: bool = False, present: Presence | None = None) -> None:
-        self.stuck, self.silent = stuck, silent
+        self.stuck, self.silent, self.hangs = stuck, silent, False
         self._presence = present or Presence("here", 1, versions())
         self._checks = 0
 
     async def healthy(self) -> Presence:
         self._checks += 1
-        if self.silent and self._checks > 1:
+        if self.hangs or (self.silent and self._checks > 1):
             await asyncio.sleep(60)
         return self._presence
 
@@ -74,6 +74,19 @@ async def test_a_scorer_that_answers_no_health_check_is_replaced_while_it_hangs(
     pool.start()
     async with asyncio.timeout(5.0):
         assert await pool.ask(3) == 6
+    assert "did not answer its health check within 0.2 s" in pool.reports[0][2]
+    await pool.stop()
+
+
+async def test_a_scorer_that_hangs_while_nothing_is_asked_of_it_is_replaced_at_the_next_batch(monkeypatch) -> None:
+    pool = Pool(monkeypatch, lambda _: Doubling())
+    pool.start()
+    assert await pool.ask(1) == 2
+    first = pool.handles[0].actor
+    first.stuck, first.hangs = True, True
+    async with asyncio.timeout(5.0):
+        assert await pool.ask(3) == 6
+    assert len(pool.handles) == 2
     assert "did not answer its health check within 0.2 s" in pool.reports[0][2]
     await pool.stop()
 
