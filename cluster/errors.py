@@ -51,3 +51,8 @@ class ScaleError(CrucibleError):
 
 class TrainerLostError(ActorError):
     """A rank of the trainer died or hangs; all begin again at the last checkpoint, in a new lineage."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of what it says; its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ import yaml
 
 from cluster import secrets
 from cluster.config import RunConfig
-from cluster.errors import ClusterError, ConfigError, FollowingEndedError, RunFolderError
+from cluster.errors import ClusterError, ConfigError, FollowingEndedError, RunFolderError, first_line
 from cluster.run_folder import RunFolder, StageFolder, read_lines
 
 _RECIPE = "crucible-recipe.yaml"
@@ -111,8 +111,7 @@ def job_client(address: str) -> Any:
     except AuthenticationError:
         raise ClusterError(f"the Ray cluster at {address} refused the token; {TOKEN_HINT}") from None
     except Exception as error:  # noqa: BLE001 (requests, Ray and sockets each have their own for no cluster)
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ClusterError(f"no Ray cluster answers at {address}: {first_line}") from None
+        raise ClusterError(f"no Ray cluster answers at {address}: {first_line(error)}") from None
 
 
 @contextmanager
@@ -125,9 +124,9 @@ def _cluster_that_may_go(job: str) -> Iterator[None]:
     except BrokenPipeError:
         raise  # it is the reader of what is said who has gone
     except (RuntimeError, OSError, aiohttp.ClientError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ClusterError(
-            f"the cluster does not answer any more ({first_line}); job {job} may go on (crucible status {job})"
+            f"the cluster does not answer any more ({first_line(error)}); job {job} may go on: "
+            f"crucible status {job} --address .. tells"
         ) from None
 
 

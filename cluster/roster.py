@@ -25,7 +25,7 @@ from typing import Any, Protocol
 from ray.exceptions import RayError, RayTaskError
 
 from cluster.actor_config import SupervisionConfig
-from cluster.errors import ActorError, LostActorError
+from cluster.errors import ActorError, LostActorError, first_line
 from cluster.session import end_actor
 
 Report = Callable[[str, str, str], None]
@@ -383,5 +383,4 @@ async def unless_given_up(given_up: asyncio.Future[str], work: Awaitable[Any]) -
 
 def sentence_of(error: RayTaskError) -> str:
     """The first line of what an actor raised."""
-    cause = getattr(error, "cause", None) or error
-    return str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    return first_line(getattr(error, "cause", None) or error)

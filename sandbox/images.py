@@ -26,7 +26,7 @@ from sandbox.interpreter import Interpreter, this_interpreter
 from sandbox.languages import PYTHON, Language, language_of
 
 BUILD_COMMAND = "make images"
-_PATIENCE_S = 180  # with an engine's answer, which at many times a machine's work takes over a minute
+_PATIENCE_S = 180  # with an engine's answer, which was seen to take over a minute at many times a machine's work
 _REPOSITORY = "crucible-sandbox"
 _LABEL, _LANGUAGE_LABEL = "crucible.definition", "crucible.language"
 USUAL = (PYTHON, "java", "cpp", "javascript")
