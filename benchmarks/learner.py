@@ -53,7 +53,7 @@ SHAPE = NewModelConfig(
 VOCABULARY, EOS = 1024, 1
 ROUNDS = 5
 ROW_TOKENS = 4096
-TRL_SAMPLES, TRL_PROMPT, TRL_COMPLETION, TRL_EPOCHS = 16, 16, 64, 4
+TRL_SAMPLES, TRL_PROMPT, TRL_COMPLETIONS, TRL_EPOCHS = 16, 16, (64, 256), 4
 TRL_STEPS = 5
 
 
@@ -288,28 +288,32 @@ def trl_arm() -> dict[str, Any]:
     """Samples per CPU second of a whole PPO step: generation, reference, critic, 4 epochs of 16 samples.
 
     Ours: vLLM's CPU engine and this learner, weights pushed after each step, the engine's process counted. TRL 0.24
-    (the last with a PPO trainer), in an environment of its own, made on demand. Twice: all completions of 64 tokens,
-    and of log-uniform lengths from 8 to 64, the same on both sides. One run each, one after the other.
+    (the last with a PPO trainer), in an environment of its own, made on demand. Lengths are the same on both sides: all
+    equal, where both must compute the same, and log-uniform 1:8. Prompts of 16 tokens are padded by nobody, so that
+    they hide a part of what packing saves where completions are short. One run each, one after the other.
     """
     theirs_python = trl_environment()
     rng = np.random.default_rng(0)
-    drawn = np.exp(rng.uniform(math.log(TRL_COMPLETION / 8), math.log(TRL_COMPLETION), (TRL_STEPS, TRL_SAMPLES)))
-    settings = {
-        "log-uniform 1:8": drawn.round().astype(int).tolist(),
-        "all equal": [[TRL_COMPLETION] * TRL_SAMPLES] * TRL_STEPS,
-    }
+    settings: dict[str, list[list[int]]] = {}
+    for longest in TRL_COMPLETIONS:
+        drawn = np.exp(rng.uniform(math.log(longest / 8), math.log(longest), (TRL_STEPS, TRL_SAMPLES)))
+        settings[f"log-uniform 1:8 up to {longest}"] = drawn.round().astype(int).tolist()
+        settings[f"all {longest}"] = [[longest] * TRL_SAMPLES] * TRL_STEPS
     measured: dict[str, Any] = {}
     for name, lengths in settings.items():
         ours = run_side([sys.executable, "-m", "benchmarks.learner", "--our-side"], lengths)
         theirs = run_side([str(theirs_python), str(ROOT / "benchmarks" / "trl_side.py")], lengths)
-        rate, other = TRL_SAMPLES / median(ours), TRL_SAMPLES / median(theirs)
+        rate, other = TRL_SAMPLES / median(ours["cpu_s"]), TRL_SAMPLES / median(theirs["cpu_s"])
+        padded = sum(TRL_SAMPLES * (TRL_PROMPT + max(step)) for step in lengths)
         measured[name] = {
             "mean_completion_tokens": float(np.mean(lengths)),
+            "padded_over_packed_tokens": padded / sum(TRL_PROMPT + length for step in lengths for length in step),
             "ours_samples_per_cpu_s": rate,
             "trl_samples_per_cpu_s": other,
             "ratio": rate / other,
-            "ours_cpu_s": ours,
-            "trl_cpu_s": theirs,
+            "our_parts_cpu_s": {part: median(ours[part]) for part in ("generate", "train", "push")},
+            "ours_cpu_s": ours["cpu_s"],
+            "trl_cpu_s": theirs["cpu_s"],
         }
     return {"samples": TRL_SAMPLES, "epochs": TRL_EPOCHS, "settings": measured, "target": 2.0}
 
@@ -329,8 +333,8 @@ def trl_environment() -> Path:
     return python
 
 
-def run_side(command: list[str], lengths: list[list[int]]) -> list[float]:
-    """CPU seconds of each step but the first, as the side prints them."""
+def run_side(command: list[str], lengths: list[list[int]]) -> dict[str, list[float]]:
+    """CPU seconds of each step but the first, whole and by part, as the side prints them."""
     settings = {
         "hidden_size": SHAPE.hidden_size, "num_layers": SHAPE.num_layers, "head_dim": SHAPE.head_dim,
         "intermediate_size": SHAPE.intermediate_size, "vocabulary": VOCABULARY, "samples": TRL_SAMPLES,
@@ -340,7 +344,7 @@ def run_side(command: list[str], lengths: list[list[int]]) -> list[float]:
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     if finished.returncode:
         raise RuntimeError(f"{' '.join(command)} failed:\n{finished.stderr[-3000:]}")
-    return json.loads(finished.stdout.splitlines()[-1])["cpu_s"][1:]
+    return {part: spent[1:] for part, spent in json.loads(finished.stdout.splitlines()[-1]).items()}
 
 
 async def our_side() -> dict[str, Any]:
@@ -351,19 +355,22 @@ async def our_side() -> dict[str, Any]:
     from actors.weights import ShmSender
 
     os.environ.update(engine_environment("cpu"))
+    lengths_of_steps: list[list[int]] = json.loads(os.environ["BENCHMARK_SIDE"])["lengths"]
+    longest = TRL_PROMPT + max(map(max, lengths_of_steps))
     settings = PPOConfig(
         num_steps=TRL_STEPS, advantage=GAE(critic=CriticConfig(epochs=TRL_EPOCHS, warmup_steps=0)),
         kl=KLConfig(coefficient=0.05), epochs=TRL_EPOCHS, minibatch_trajectories=TRL_SAMPLES,
-        max_trajectory_tokens=TRL_PROMPT + TRL_COMPLETION, optimizer=OptimizerConfig(learning_rate=3e-6),
+        max_trajectory_tokens=longest, optimizer=OptimizerConfig(learning_rate=3e-6),
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         policy = model()
         policy.save_pretrained(folder)
         learner = PPOLearner(policy, settings)
-        generator = Generator(GeneratorConfig(dtype="float32", max_model_len=256, max_num_seqs=TRL_SAMPLES))
+        generator = Generator(GeneratorConfig(dtype="float32", max_model_len=512, max_num_seqs=TRL_SAMPLES))
         await generator.start_engine(folder, WeightsVersion(0, 0))
-        sender, spent, rng = ShmSender("benchmark", root=Path(folder)), [], np.random.default_rng(0)
-        for step, lengths in enumerate(json.loads(os.environ["BENCHMARK_SIDE"])["lengths"]):
+        sender, rng = ShmSender("benchmark", root=Path(folder)), np.random.default_rng(0)
+        parts: dict[str, list[float]] = {"cpu_s": [], "generate": [], "train": [], "push": []}
+        for step, lengths in enumerate(lengths_of_steps):
             begin = cpu_seconds_of_all()
             requests = [
                 GenerationRequest(
@@ -377,7 +384,9 @@ async def our_side() -> dict[str, Any]:
                 reward = RewardEvent("share", float(np.mean(result.turn.completion_ids % 2)))
                 groups.append([Trajectory(result.id, len(groups), (result.turn,), (reward,))])
             assert sorted(group[0].num_completion_tokens for group in groups) == sorted(lengths)
+            generated = cpu_seconds_of_all()
             learner.step(groups)
+            trained = cpu_seconds_of_all()
             version = WeightsVersion(0, step + 1)
             ticket = sender.publish(version, learner.weights())
             await generator.verify(ticket)
@@ -385,9 +394,13 @@ async def our_side() -> dict[str, Any]:
             await generator.update(ticket)
             await generator.finish(version)
             sender.retire(WeightsVersion(0, step)) if step else None
-            spent.append(cpu_seconds_of_all() - begin)
+            end = cpu_seconds_of_all()
+            parts["cpu_s"].append(end - begin)
+            parts["generate"].append(generated - begin)
+            parts["train"].append(trained - generated)
+            parts["push"].append(end - trained)
         await generator.shutdown()
-    return {"cpu_s": spent}
+    return parts
 
 
 def cpu_seconds_of_all() -> float:

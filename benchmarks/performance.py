@@ -115,7 +115,8 @@ def learner_table(figures: dict[str, dict[str, Any]]) -> list[str]:
         lines += [
             f"| samples per CPU second over TRL 0.24's PPO trainer, lengths {name}, mean "
             f"{of['mean_completion_tokens']:.0f} ({of['ours_samples_per_cpu_s']:.2f} against "
-            f"{of['trl_samples_per_cpu_s']:.2f}) | {of['ratio']:.2f} | >= {trl['target']} |"
+            f"{of['trl_samples_per_cpu_s']:.2f}; padding alone costs {of['padded_over_packed_tokens']:.2f}; of ours "
+            f"{_shares(of['our_parts_cpu_s'])}) | {of['ratio']:.2f} | >= {trl['target']} |"
             for name, of in trl["settings"].items()
         ]
     if vocabulary := figures.get("vocabulary"):
@@ -124,6 +125,12 @@ def learner_table(figures: dict[str, dict[str, Any]]) -> list[str]:
             f"| {vocabulary['ratio']:.2f} | <= {vocabulary['target']} |"
         )
     return lines
+
+
+def _shares(seconds: dict[str, float]) -> str:
+    """Of a whole, in per cent."""
+    whole = sum(seconds.values())
+    return ", ".join(f"{part} {100 * spent / whole:.0f} %" for part, spent in seconds.items())
 
 
 def controller_table(figures: dict[str, dict[str, Any]]) -> list[str]:

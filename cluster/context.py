@@ -29,6 +29,7 @@ from cluster.run_folder import RunFolder
 from cluster.scaling import Control
 from cluster.stage_config import SamplingConfig
 from cluster.tokenizers import LoadedTokenizer, load_tokenizer
+from cluster.waiting import tell_who_waits
 from problems.compiling import CompileSuite
 from problems.identity import WeightsVersion
 from problems.problem import Limits
@@ -66,6 +67,7 @@ class RunContext:
             loops.create_task(self.generators.roster.watch())
             loops.create_task(self.executors.roster.watch())
             loops.create_task(Control(self).serve())
+            loops.create_task(tell_who_waits(self.report))
 
     def model_path(self, reference: str) -> Path:
         """The folder of a model: of an earlier stage, on disk, or fetched from the hub."""

@@ -72,6 +72,7 @@ class ExecutorPool:
         # Problem -> executor that died -> its programs that were there and have not ended since.
         self._deaths: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._suspects = asyncio.Lock()
+        self._backends: defaultdict[str, list[str]] = defaultdict(list)  # language -> those that have held it
         self.stats = ExecutorStats()
         self.answered = 0
         """Verdicts of programs that were run, in all."""
@@ -122,6 +123,9 @@ class ExecutorPool:
 
     async def close(self, member: Member) -> None:
         await member.handle.close.remote()
+
+    def gone(self, member: Member) -> None:
+        """Nothing is kept for an executor."""
 
     # --- work
 
@@ -181,12 +185,24 @@ class ExecutorPool:
         except RayError as error:
             self.roster.lose(member, f"it died while it ran programs ({type(error).__name__})")
             raise LostActorError(type(error).__name__) from error
+        self._tell_other_backend(member, work.program.language, executed.verdict)
         broken = executed.verdict.outcome is Outcome.INFRASTRUCTURE_ERROR
         member.faults = member.faults + 1 if broken else 0
         if member.faults >= self._config.quarantine_after:
             why = f"{member.faults} faults of its sandbox in a row: {executed.verdict.detail}"
             self.roster.lose(member, why, died=False)
         return executed
+
+    def _tell_other_backend(self, member: Member, language: str, verdict: Verdict) -> None:
+        """``auto`` finds what there is, node by node and start by start: that it differs is not passed over."""
+        known = self._backends[language]
+        if verdict.isolation is not None and verdict.isolation.backend not in known:
+            if known:
+                why = f"{language} runs in the {verdict.isolation.backend} sandbox here, and in {known[0]} before"
+                self._report(
+                    str(member), "other sandbox", f"{why} (executors.sandbox.backend: auto takes what it finds)"
+                )
+            known.append(verdict.isolation.backend)
 
     def _accuse(self, problem_id: str, who: str) -> None:
         deaths = self._deaths[problem_id]

@@ -156,7 +156,7 @@ class GeneratorPool:
         member.where, member.node_id = str(presence), presence.node_id
         refuse_other_versions(member.who, presence)
         if member.node_id and self._config.engine.weight_transport == "per_node":
-            self._relay.prepare(member.node_id)
+            self._relay.enter(member.node_id, member.who)
         model, version = self._weights.model, self._weights.version
         first = version if self._weights.ticket is None else WeightsVersion(version.lineage, 0)
         await within(member.handle.start_engine.remote(str(model), first), timeout_s, str(member), "start its engine")
@@ -181,8 +181,11 @@ class GeneratorPool:
         await member.handle.check_health.remote()
 
     async def close(self, member: Member) -> None:
-        self._versions.pop(member, None)
         await member.handle.shutdown.remote()
+
+    def gone(self, member: Member) -> None:
+        self._versions.pop(member, None)
+        self._relay.leave(member.node_id, member.who)
 
     # --- weights
 

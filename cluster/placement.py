@@ -100,19 +100,19 @@ def generator_resources(config: RunConfig) -> dict[str, float]:
 
 def place(bundles: Sequence[Bundle], nodes: Sequence[Node]) -> list[Place]:
     """Puts each bundle on a node, scarce resources first, and says of those that find none why."""
-    free = {node.name: dict(node.free) for node in nodes}
+    free = [dict(node.free) for node in nodes]
     places: dict[int, Place] = {}
     order = sorted(range(len(bundles)), key=lambda i: _scarcity(bundles[i].resources), reverse=True)
     for index in order:
         bundle = bundles[index]
-        fitting = [node for node in nodes if _fits(bundle.resources, free[node.name])]
+        fitting = [which for which, left in enumerate(free) if _fits(bundle.resources, left)]
         if not fitting:
             places[index] = Place(bundle, None, _why_not(bundle, nodes, free))
             continue
-        node = min(fitting, key=lambda node: _scarcity(free[node.name]))  # what is rich in GPUs stays for those in need
+        chosen = min(fitting, key=lambda which: _scarcity(free[which]))  # what is rich in GPUs stays for those in need
         for name, amount in bundle.resources.items():
-            free[node.name][name] -= amount
-        places[index] = Place(bundle, node.name)
+            free[chosen][name] -= amount
+        places[index] = Place(bundle, nodes[chosen].name)
     return [places[index] for index in range(len(bundles))]
 
 
@@ -125,7 +125,7 @@ def _fits(asked: Resources, free: Resources) -> bool:
     return all(free.get(name, 0.0) >= amount - _ROUNDING for name, amount in asked.items())
 
 
-def _why_not(bundle: Bundle, nodes: Sequence[Node], free: Mapping[str, Resources]) -> str:
+def _why_not(bundle: Bundle, nodes: Sequence[Node], free: Sequence[Resources]) -> str:
     """Names the resource, how much is asked, how much there is, and who has it."""
     for name, amount in bundle.resources.items():
         total = sum(node.total.get(name, 0.0) for node in nodes)
@@ -135,17 +135,19 @@ def _why_not(bundle: Bundle, nodes: Sequence[Node], free: Mapping[str, Resources
         if largest < amount - _ROUNDING:
             return f"asks {amount:g} of resource {name!r} on one node and the largest node has {largest:g}"
     for name, amount in bundle.resources.items():
-        if max(free[node.name].get(name, 0.0) for node in nodes) < amount - _ROUNDING:
+        if max(left.get(name, 0.0) for left in free) < amount - _ROUNDING:
             return f"asks {amount:g} of resource {name!r}; {_usage(name, nodes, free)}"
-    per_node = "; ".join(f"{node.name} has {_amounts(free[node.name], bundle.resources)} free" for node in nodes)
+    per_node = "; ".join(
+        f"{node.name} has {_amounts(left, bundle.resources)} free" for node, left in zip(nodes, free, strict=True)
+    )
     return f"asks {_amounts(bundle.resources)} on one node: {per_node}"
 
 
-def _usage(name: str, nodes: Sequence[Node], free: Mapping[str, Resources]) -> str:
+def _usage(name: str, nodes: Sequence[Node], free: Sequence[Resources]) -> str:
     """Of each node that has the resource: how much is free, and who holds the rest."""
     parts: list[str] = []
-    for node in nodes:
-        total, left = node.total.get(name, 0.0), free[node.name].get(name, 0.0)
+    for node, unplanned in zip(nodes, free, strict=True):
+        total, left = node.total.get(name, 0.0), unplanned.get(name, 0.0)
         if total <= 0:
             continue
         holders = [f"{who} {amount:g}" for who, amount in node.users.get(name, ())]
@@ -225,19 +227,14 @@ def cluster_nodes() -> list[Node]:
 def _users() -> dict[str, dict[str, list[tuple[str, float]]]]:
     """Node id -> resource -> (holder, amount): placement groups, and actors outside of any. Tasks are not listed."""
     from ray._private.state import state
-    from ray.core.generated import gcs_pb2
 
-    actor_row: Any = getattr(gcs_pb2, "ActorTableData")  # noqa: B009 (made at run time: no type checker knows it)
     users: dict[str, dict[str, list[tuple[str, float]]]] = {}
 
     def add(node: str, who: str, resources: Mapping[str, float]) -> None:
         for name, amount in resources.items():
             users.setdefault(node, {}).setdefault(name, []).append((who, amount))
 
-    # Ray's public state API needs the dashboard, which a cluster may not run; this asks the head itself.
-    accessor: Any = state._connect_and_get_accessor()
-    for row in accessor.get_actor_table(None, "ALIVE"):
-        actor = actor_row.FromString(row)
+    for actor in actor_rows("ALIVE"):
         if not actor.placement_group_id:
             label = actor.name or actor.class_name
             add(actor.node_id.hex(), f"{label} of job {actor.job_id.hex()}", actor.required_resources)
@@ -248,3 +245,14 @@ def _users() -> dict[str, dict[str, list[tuple[str, float]]]]:
                     node, f"placement group {group['name'] or group['placement_group_id'][:8]}", group["bundles"][index]
                 )
     return users
+
+
+def actor_rows(state_name: str) -> list[Any]:
+    """Ray's records of the cluster's actors in a state, such as "ALIVE"."""
+    from ray._private.state import state
+    from ray.core.generated import gcs_pb2
+
+    actor_row: Any = getattr(gcs_pb2, "ActorTableData")  # noqa: B009 (made at run time: no type checker knows it)
+    # Ray's public state API needs the dashboard, which a cluster may not run; this asks the head itself.
+    accessor: Any = state._connect_and_get_accessor()
+    return [actor_row.FromString(row) for row in accessor.get_actor_table(None, state_name)]

@@ -10,6 +10,7 @@ and a generator verifies it against the publisher's checksum before it is paused
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,15 +19,35 @@ import ray
 from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.errors import WeightsMissingError
 from actors.weights import ShmSender, read_published
 from cluster.calls import within
 from cluster.errors import ActorError
 from cluster.session import close_actors, end_actor, start_actor
 
+_END_TIMEOUT_S = 10.0
+
 
 def of_this_node(ticket: dict[str, str]) -> dict[str, str]:
     """The ticket, saying that its files lie on this process's node."""
     return ticket | {"node": ray.get_runtime_context().get_node_id()} if ticket else ticket
+
+
+def _was_retired(error: BaseException | None) -> bool:
+    """Whether a version was gone before it was read. Where steps are short that is common, and both ends are whole: to
+    begin anew with them would cost the next copy its time, and others on the same nodes theirs."""
+    while error is not None and not isinstance(error, WeightsMissingError):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error is not None
+
+
+async def _end(actor: Any) -> None:
+    try:
+        await within(actor.close.remote(), _END_TIMEOUT_S, "a node", "free its copies of weights")
+    except ActorError:
+        pass  # with its node, perhaps; a later run sweeps what has no owner
+    finally:
+        end_actor(actor)
 
 
 class NodeCopy:
@@ -64,6 +85,9 @@ class Relay:
         self._actors: dict[str, Any] = {}
         self._read: tuple[str, list[Any]] = ("", [])
         self._copies: dict[str, tuple[str, asyncio.Task[dict[str, str]]]] = {}
+        self._users: defaultdict[str, set[str]] = defaultdict(set)  # node -> its generators
+        self._source = ""  # the trainer's node
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def local(self, ticket: dict[str, str], node_id: str) -> dict[str, str]:
         """The ticket for a node: all who ask for the same version there wait for one copy. Raises ActorError."""
@@ -76,10 +100,23 @@ class Relay:
             self._copies[node_id] = ticket["digest"], copying
         return await asyncio.shield(copying)  # who gives up waiting does not end it for the others
 
-    def prepare(self, node_id: str) -> None:
-        """Starts a node's end before the first copy, beside the start of its engine; on one node there is none."""
+    def enter(self, node_id: str, who: str) -> None:
+        """A generator comes up on a node. Starts that node's end before the first copy, beside the start of its engine;
+        on one node there is none."""
+        self._users[node_id].add(who)
         if sum(node["Alive"] for node in ray.nodes()) > 1:
             self._actor(node_id)
+
+    def leave(self, node_id: str, who: str) -> None:
+        """The generator has gone. With a node's last one its copies are freed and its end ends: while an actor lives
+        there, idle as it may be, no autoscaler takes the node away."""
+        users = self._users[node_id]
+        users.discard(who)
+        if not users and node_id != self._source and node_id in self._actors:
+            self.forget(node_id)
+            ending = asyncio.create_task(_end(self._actors.pop(node_id)))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
 
     def forget(self, node_id: str) -> None:
         """What was copied to a node is made again when it is asked for."""
@@ -98,15 +135,17 @@ class Relay:
         try:
             return await within(copied, self._timeout_s, f"node {node_id[:8]}", what)
         except ActorError as error:
-            for node in (node_id, ticket["node"]):  # either end may be broken: the next copy begins with new ones
-                if (actor := self._actors.pop(node, None)) is not None:
-                    end_actor(actor)
+            if not _was_retired(error):  # either end may be broken: the next copy begins with new ones
+                for node in (node_id, ticket["node"]):
+                    if (actor := self._actors.pop(node, None)) is not None:
+                        end_actor(actor)
             self._read = ("", [])
             raise ActorError(str(error)) from error
 
     def _contents(self, ticket: dict[str, str]) -> list[Any]:
         """References to the manifest and the files; read once for all nodes."""
         if self._read[0] != ticket["digest"]:
+            self._source = ticket["node"]
             num_objects = 1 + int(ticket["files"])
             read = self._actor(ticket["node"]).read.options(num_returns=num_objects)
             references = read.remote(ticket)

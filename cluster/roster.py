@@ -98,6 +98,10 @@ class Trade(Protocol):
         """Ends what it holds, in order; afterwards it is killed in any case."""
         ...
 
+    def gone(self, member: Member) -> None:
+        """It has been killed, in order or not, or never came up: nothing is kept for it any more."""
+        ...
+
 
 class Roster:
     """The members of one kind.
@@ -209,7 +213,7 @@ class Roster:
         self._report(str(member), "lost", why)
         member.died = died
         member.give_up(why)
-        end_actor(member.handle)
+        self._kill(member)
         self._changed.set()
 
     def bench(self, member: Member, why: str) -> None:
@@ -303,13 +307,13 @@ class Roster:
                 await self._trade.open(member)
             await self._trade.catch_up(member)
         except TimeoutError:
-            end_actor(member.handle)
+            self._kill(member)
             raise ActorError(
                 f"{member} was not ready within {self._start_timeout_s:g} s; "
                 "see whether the cluster has room for it (ray status)"
             ) from None
         except BaseException:
-            end_actor(member.handle)
+            self._kill(member)
             raise
         self._failed_starts = 0
         self._join(member)  # no await since it caught up: no push can have been missed
@@ -337,7 +341,11 @@ class Roster:
         except (TimeoutError, RayError) as error:
             self._report(str(member), "killed", f"it did not close in order ({type(error).__name__})")
         finally:
-            end_actor(member.handle)
+            self._kill(member)
+
+    def _kill(self, member: Member) -> None:
+        end_actor(member.handle)
+        self._trade.gone(member)
 
     # --- who has room
 

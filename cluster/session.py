@@ -20,7 +20,7 @@ import ray
 from ray.exceptions import AuthenticationError
 
 from cluster import secrets
-from cluster.autoscaler import withdraw
+from cluster.autoscaler import autoscaler_asked_for
 from cluster.config import RayConfig
 from cluster.errors import ClusterError
 from cluster.nodes import require_nodes
@@ -48,11 +48,9 @@ def ray_session(
     with joined(address) if address else _started(config, bundles):
         if address:
             require_nodes(folder)
-        try:
+        with autoscaler_asked_for(folder):
             require_room(bundles, config.wait_for_resources_s, say)
             yield
-        finally:
-            withdraw()
 
 
 def cluster_address(config: RayConfig) -> str | None:

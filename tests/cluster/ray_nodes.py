@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
-import yaml
 from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
@@ -27,6 +25,11 @@ from tests.stand_in_actor import PUSH_MARK
 
 ALIVE = GcsNodeInfo.GcsNodeState.ALIVE
 NODE = {"num_cpus": 4, "resources": {"sandbox": 2}}
+_HEAD_TYPE = "ray.head.default"  # the only name that the provider knows it by
+_SETUP = (
+    "cluster_synced_files", "initialization_commands", "setup_commands", "head_setup_commands",
+    "worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands",
+)  # fmt: skip
 
 
 class Nodes:
@@ -46,14 +49,10 @@ class Nodes:
     def processes(self, name: str) -> list[psutil.Process]:
         """The actors of a class, oldest first."""
         raylets = [node.all_processes["raylet"][0].process.pid for node in [self.cluster.head_node, *self.nodes]]
-        found = [
-            child
-            for raylet in raylets
-            if psutil.pid_exists(raylet)
-            for child in psutil.Process(raylet).children()
-            if child.name().startswith(f"ray::{name}") or f"ray::{name}" in " ".join(child.cmdline()[:1])
+        children = [
+            child for raylet in raylets if psutil.pid_exists(raylet) for child in psutil.Process(raylet).children()
         ]
-        return sorted(found, key=lambda process: process.create_time())
+        return sorted((child for child in children if _is_actor(child, name)), key=lambda child: child.create_time())
 
     def lose_a_node(self, choice: random.Random) -> None:
         """kill -9 of a raylet (its workers follow); another node joins."""
@@ -64,6 +63,13 @@ class Nodes:
         self.nodes.append(self.cluster.add_node(**NODE))
 
 
+def _is_actor(process: psutil.Process, name: str) -> bool:
+    try:
+        return process.name().startswith(f"ray::{name}") or f"ray::{name}" in " ".join(process.cmdline()[:1])
+    except psutil.NoSuchProcess:  # it ends at this moment
+        return False
+
+
 class GrowingNodes:
     """A head with Ray's autoscaler, whose provider makes nodes of one CPU as processes of this machine.
 
@@ -71,17 +77,29 @@ class GrowingNodes:
     """
 
     def __init__(self, folder: Path, *, head: dict[str, float], max_nodes: int) -> None:
-        example = Path(ray.__file__).parent / "autoscaler/_private/fake_multi_node/example.yaml"
-        config = yaml.safe_load(example.read_text()) | {"max_workers": max_nodes, "idle_timeout_minutes": 0.1}
-        small = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": max_nodes}
-        config["available_node_types"] = {
-            "small": small,
-            "ray.head.default": {"resources": head, "node_config": {}, "max_workers": 0},
-        }
-        (folder / "autoscaling.json").write_text(json.dumps(config))
         agents = ("dashboard-agent-listen-port", "dashboard-agent-grpc-port", "runtime-env-agent-port")
         ports = {name: free_port() for name in ("port", "metrics-export-port", *agents)}
         self.address = f"127.0.0.1:{ports['port']}"
+        nothing_to_set_up = {key: {} for key in ("auth", "docker", "file_mounts")} | {key: [] for key in _SETUP}
+        config = nothing_to_set_up | {
+            "cluster_name": "processes",
+            "provider": {
+                "type": "fake_multinode",
+                "gcs_address": self.address,
+                "use_node_id_as_ip": True,  # they all have this machine's
+                "disable_node_updaters": True,
+                "disable_launch_config_check": True,
+            },
+            "max_workers": max_nodes,
+            "idle_timeout_minutes": 0.1,
+            "upscaling_speed": 1.0,
+            "head_node_type": _HEAD_TYPE,
+            "available_node_types": {
+                "small": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": max_nodes},
+                _HEAD_TYPE: {"resources": head, "node_config": {}, "max_workers": 0},
+            },
+        }
+        (folder / "autoscaling.json").write_text(json.dumps(config))
         custom = {name: amount for name, amount in head.items() if name != "CPU"}
         command = [sys.executable, "-c", _PATIENT_START, "start", "--head", "--block", "--include-dashboard=false"]
         command += ["--node-ip-address=127.0.0.1", f"--num-cpus={head['CPU']:g}", f"--resources={json.dumps(custom)}"]
@@ -91,6 +109,7 @@ class GrowingNodes:
         environment = os.environ | {
             "RAY_worker_niceness": "0",
             "RAY_FAKE_CLUSTER": "1",
+            "RAY_AUTH_MODE": "disabled",  # whatever tokens this machine has
             "AUTOSCALER_UPDATE_INTERVAL_S": "1",
         }
         environment |= {"RAY_agent_register_timeout_ms": "180000", "RAY_USAGE_STATS_ENABLED": "0"}

@@ -218,7 +218,8 @@ def test_trainer_and_generator_take_turns_on_one_gpu_and_either_may_die(stand_in
 
 
 def test_when_the_head_dies_the_same_command_goes_on_on_another_cluster(stand_in_run) -> None:
-    run: StandInRun = stand_in_run(engine={"tokens_per_s": 60.0}, stage={"learner": {"num_steps": 12}})
+    """Workers go on for a while without a head (Ray waits a minute for it): steps of some seconds outlast that."""
+    run: StandInRun = stand_in_run(engine={"tokens_per_s": 6.0}, stage={"learner": {"num_steps": 60}})
     first = Nodes()
     try:
         run.start(first.address)
@@ -238,7 +239,7 @@ def test_when_the_head_dies_the_same_command_goes_on_on_another_cluster(stand_in
     finally:
         second.cluster.shutdown()
     told = run.verify()
-    assert "12 steps; 48 groups issued, 96 trajectories completed" in told
+    assert "60 steps; 240 groups issued, 480 trajectories completed" in told
     lineages = {step.version.lineage for step in surviving_steps(run.root / "stages/ppo/ledger.jsonl")}
     assert len(lineages) == 2, "it had ended before: this shows nothing"
 

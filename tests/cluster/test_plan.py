@@ -219,6 +219,14 @@ def test_a_split_engine_is_not_spread_over_two_nodes() -> None:
     assert place([Bundle("generator-0", {"CPU": 1.0, "GPU": 4.0})], [*two, GPU_NODE])[0].node == "gpu-1"
 
 
+def test_nodes_of_one_name_are_told_apart() -> None:
+    """A name is for people: a host and the first letters of an id, which others may begin with too."""
+    nodes = [Node("vm (ffffff)", {"CPU": 1.0}, {"CPU": 1.0}) for _ in range(3)]
+    places = place([Bundle(f"generator-{i}", {"CPU": 1.0}) for i in range(4)], nodes)
+    assert [placed.node is None for placed in places] == [False, False, False, True]
+    assert places[3].reason.count("vm (ffffff) has 0 of 1 free (held: this run's other actors 1)") == 3
+
+
 def test_a_resource_that_no_node_has_is_named() -> None:
     (placed,) = place([Bundle("executor-0", {"sandbox": 1.0})], [GPU_NODE])
     assert shortfall([placed]) == "executor-0 asks 1 of resource 'sandbox' and the cluster has 0"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from cluster.presence import Presence
 from cluster.relay import Relay
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import FunctionSuite, Limits
-from sandbox.verdict import Outcome, Program, Verdict
+from sandbox.verdict import Isolation, Outcome, Program, Verdict
 from tests.cluster.fake_actors import Cluster, until, watched
 from tests.stand_in_engine import StandInConfig, StandInGenerator
 
@@ -495,6 +496,35 @@ async def test_an_executor_with_a_broken_engine_is_taken_out_and_nobody_is_blame
     assert "3 faults of its sandbox in a row: the engine is gone" in cluster.reported("lost")[0]
     assert cluster.reported("set aside") == []
     assert {member.who for member in pool.roster.serving} == {"executor-1", "executor-2"}
+
+
+async def test_an_executor_that_found_another_sandbox_is_told_once(monkeypatch) -> None:
+    """The engine of one node has gone: what ``auto`` opens there next is not what it was."""
+
+    class Isolated(Sandbox):
+        def __init__(self, backend: str) -> None:
+            super().__init__(passes)
+            self._held = Isolation(backend, "root", "hard", network=True, pid_namespace=True, seccomp=True)
+
+        async def run(self, work: Execution) -> Executed:
+            executed = await super().run(work)
+            return replace(executed, verdict=replace(executed.verdict, isolation=self._held))
+
+    async def passes(name: str) -> Outcome:  # noqa: ARG001
+        return Outcome.PASSED
+
+    cluster = Cluster(monkeypatch, lambda number: Isolated("docker" if number < 2 else "embedded"))
+    pool = executors(cluster, 2)
+    await pool.start()
+    async with watched(pool.roster):
+        await asyncio.gather(*(pool.run(work("p", index)) for index in range(8)))
+        assert cluster.reported("other sandbox") == []
+        cluster.handles[0].kill()
+        await until(lambda: len(cluster.handles) == 3 and len(pool.roster.serving) == 2)
+        await asyncio.gather(*(pool.run(work("q", index)) for index in range(8)))
+    (told,) = cluster.reported("other sandbox")
+    assert told.startswith("executor-2 ")
+    assert "python runs in the embedded sandbox here, and in docker before" in told
 
 
 async def test_an_executor_holds_little_and_a_new_one_shares_the_queue_at_once(monkeypatch) -> None:

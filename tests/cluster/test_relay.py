@@ -82,6 +82,29 @@ async def test_two_generators_of_a_node_share_one_copy_and_a_lost_one_is_made_ag
         assert not copies.exists()
         with pytest.raises(ActorError, match=r"weights L0\.S3 are not at .*retired"):
             await relay.local(ticket, other_node)
+
+        ends = dict(relay._actors)  # a version that is gone says nothing against those who copy
+        relay.forget(other_node)
+        with pytest.raises(ActorError, match=r"weights L0\.S3 are not at .*retired"):
+            await relay.local(ticket, other_node)
+        assert relay._actors == ends
+        newer = of_this_node(sender.publish(VERSION.next(), bucketed(TENSORS, bucket_bytes=4000)))
+        assert verify_published(await relay.local(newer, other_node)).version == VERSION.next()
+        assert relay._actors == ends
+
+        for who in ("generator-0", "generator-1"):
+            relay.enter(other_node, who)
+            relay.enter(ticket["node"], who)
+        copies = Path((await relay.local(newer, other_node))["folder"]).parent
+        relay.leave(other_node, "generator-0")
+        assert relay._actors == ends
+        relay.leave(other_node, "generator-1")  # the last one: an idle actor would hold the node for good
+        await until_dead(ends[other_node])
+        assert not copies.exists()
+        for who in ("generator-0", "generator-1"):
+            relay.leave(ticket["node"], who)
+        assert list(relay._actors) == [ticket["node"]], "the trainer still publishes there"
+        assert verify_published(await relay.local(newer, other_node)).version == VERSION.next()
     finally:
         relay.close()
         sender.close()

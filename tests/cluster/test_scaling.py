@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.actor_config import ExecutorsConfig, GeneratorsConfig
-from cluster.autoscaler import ask_autoscaler, withdraw
+from cluster.autoscaler import ask_autoscaler, autoscaler_asked_for
 from cluster.cli import app
 from cluster.config import RunConfig
 from cluster.control import ScaleRequest
@@ -103,16 +103,32 @@ async def test_a_request_that_is_none_harms_no_run(root: Path, monkeypatch: pyte
         assert "the request is malformed" in (root / "control" / "1.answer.json").read_text()
 
 
-def test_what_was_asked_of_the_autoscaler_is_withdrawn_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_asked_of_the_autoscaler_is_withdrawn_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("cluster.autoscaler._standing", [])
     monkeypatch.setattr("cluster.autoscaler.request_resources", lambda bundles: asked.append(bundles))
-    withdraw()
+    monkeypatch.setattr("cluster.autoscaler._cluster", lambda: "this one")
+    with autoscaler_asked_for(tmp_path):
+        pass
     assert asked == []
-    ask_autoscaler([Bundle("generator-0", {"CPU": 1.0})])
-    withdraw()
-    withdraw()
-    assert asked == [[{"CPU": 1.0}], []]
+    for _ in range(2):
+        with autoscaler_asked_for(tmp_path):
+            ask_autoscaler([Bundle("generator-0", {"CPU": 1.0})])
+            (note,) = tmp_path.iterdir()
+            left = note.read_text()
+    assert asked == 2 * [[{"CPU": 1.0}], []]
+    assert list(tmp_path.iterdir()) == []
+
+    note.write_text(left)  # as a driver leaves it that is killed: the run's next start withdraws what it asked for
+    with autoscaler_asked_for(tmp_path):
+        assert asked[4:] == []
+    assert asked[4:] == [[]]
+    note.write_text("another one")  # where somebody else's request may stand by now
+    with autoscaler_asked_for(tmp_path):
+        pass
+    assert asked[4:] == [[]]
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_shared_gpu_has_one_generator(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

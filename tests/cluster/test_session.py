@@ -49,7 +49,7 @@ def test_what_a_cluster_lacks_is_said_at_once_or_waited_for_aloud(cluster: Clust
     with ray_session(config, bundles=RUN, folder=tmp_path, say=say):
         assert ray.cluster_resources()["CPU"] == 4
         assert probe_nodes(tmp_path) == []
-        assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["autoscaler_request"], "a probe takes its files away"
         holder = ray.remote(_Holder).options(num_cpus=2, name="somebody-else").remote()
         ray.get(holder.ready.remote())
         _wait_until(lambda: sum(node.free.get("CPU", 0) for node in cluster_nodes()) == 2)
@@ -60,6 +60,7 @@ def test_what_a_cluster_lacks_is_said_at_once_or_waited_for_aloud(cluster: Clust
         with pytest.raises(ClusterError, match=r"cannot hold this run: generator-0 asks 2 of resource 'CPU'; .* free"):
             require_room([*RUN, Bundle("generator-1", {"CPU": 2.0})], 0.0, said.append)
         assert time.monotonic() - begun < 5
+    assert list(tmp_path.iterdir()) == []
     assert "waiting for room in the cluster (0 of at most 60 s): executor-0 asks" in said[0]
 
 

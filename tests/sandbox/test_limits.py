@@ -19,7 +19,7 @@ from sandbox.pool import SlotPool
 from sandbox.resident import protocol
 from sandbox.resident.protocol import ORDER_BYTES, Order, Result
 
-from .conftest import Run, open_backend
+from .conftest import Run, open_backend, require_bounded_processes
 
 
 def test_an_endless_loop_ends_at_its_cpu_seconds(run: Run) -> None:
@@ -175,8 +175,7 @@ def test_files_and_descriptors_are_bounded(run: Run) -> None:
 
 
 def test_processes_are_bounded(run: Run, executor_name: str) -> None:
-    if executor_name == "embedded-user" and os.geteuid() == 0:
-        pytest.skip("the kernel does not bound root's own uid, with which this simulates an ordinary user")
+    require_bounded_processes(executor_name)
     many = """
 import os, time
 def f():
