@@ -256,7 +256,7 @@ class Roster:
         for _ in range(wanted - len(self._starts)):
             self._starts.append(self._spawn(self._start_again()))
         surplus = min(alive - self._target, len(self.serving) - 1)  # the late serve not yet: never the last that does
-        for member in sorted(self.serving, key=lambda member: member.held)[: max(0, surplus)]:
+        for member in self.serving[len(self.serving) - max(0, surplus) :]:  # an autoscaler's nodes came last
             self._let_go(member)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
