@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from actors.comparison import TooLong
 from actors.scorer import DISCRIMINATOR_FILE, ScoringConfig, is_scalar_head
+from actors.training import TrainingWorker
 from learner.discriminator import (
     ComparisonFigures,
     ComparisonPair,
@@ -26,7 +26,7 @@ from learner.models import load_backbone
 from learner.placement import Place, at_work, compute_device, settle
 from learner.scalar_config import DiscriminatorConfig
 from learner.scalar_head import ScalarHeadModel
-from learner.scalar_training import ScalarProgress
+from learner.scalar_training import Saving, ScalarProgress
 
 _REFERENCES_KEPT = 100_000
 
@@ -82,38 +82,31 @@ class DiscriminatorTrained:
     held_out: ComparisonFigures
 
 
-class DiscriminatorTrainer:
-    """Trains discriminators. ``train`` runs in one thread, ``progress`` answers from another."""
-
-    def __init__(self, config: DiscriminatorConfig, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._config = config
-        self._latest: ScalarProgress | None = None
-        self._lock = threading.Lock()
+class DiscriminatorTrainer(TrainingWorker[DiscriminatorConfig]):
+    """Trains discriminators."""
 
     def train(
-        self, base: str, pairs: Sequence[ComparisonPair], held_out: Sequence[ComparisonPair], output: str
+        self,
+        base: str,
+        pairs: Sequence[ComparisonPair],
+        held_out: Sequence[ComparisonPair],
+        output: str,
+        saving: Saving | None = None,
     ) -> DiscriminatorTrained:
-        """Trains from ``base`` (an encoder, a language model or a discriminator) and writes model and tokenizer."""
+        """Trains from ``base`` (an encoder, a language model or a discriminator), or goes on from a checkpoint if there
+        is one, and writes model and tokenizer."""
         from transformers import AutoTokenizer
 
         reader = _reader(base, self._config)
         model = starting_discriminator(base, self._config)
-        final, num_too_long = train_discriminator(model, reader, self._config, pairs, progress=self._note)
+        final, num_too_long = train_discriminator(
+            model, reader, self._config, pairs, progress=self._note, saving=saving
+        )
         figures = judge_discriminator(model.eval(), reader, self._config, held_out)
         model.save_pretrained(output)
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
         (Path(output) / DISCRIMINATOR_FILE).write_text(self._config.model_dump_json(indent=1) + "\n")
         return DiscriminatorTrained(final, num_too_long, figures)
-
-    def progress(self) -> ScalarProgress | None:
-        """Where the training stands; None before its first step."""
-        with self._lock:
-            return self._latest
-
-    def _note(self, progress: ScalarProgress) -> None:
-        with self._lock:
-            self._latest = progress
 
 
 def starting_discriminator(folder: str, config: DiscriminatorConfig) -> ScalarHeadModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from actors.rewards import Tokens
+from actors.training import TrainingWorker
 from learner.line_labels import LabelledAnswer
 from learner.model_config import ComputeConfig
 from learner.models import load_causal_lm
@@ -21,7 +21,7 @@ from learner.process_reward_model import LineFigures, PositionPredictor, judge_l
 from learner.reward_model import PairFigures, judge_pairs, train_reward_model
 from learner.scalar_config import RewardModelConfig, ScalarTrainingConfig
 from learner.scalar_head import KIND_FILE, ScalarHeadModel
-from learner.scalar_training import ScalarProgress, readings_of, scored_sequence
+from learner.scalar_training import Saving, ScalarProgress, readings_of, scored_sequence
 
 DISCRIMINATOR_FILE = "discriminator.json"
 """Marks a scalar-head model whose number is of a text that it tokenises itself."""
@@ -75,24 +75,20 @@ class Scorer:
             return readings_of(self._model, sequences, places, self._row_tokens)
 
 
-class RewardModelTrainer:
-    """One reward_model stage's trainer. ``train`` runs in one thread, ``progress`` answers from another."""
+class RewardModelTrainer(TrainingWorker[RewardModelConfig]):
+    """One reward_model stage's trainer."""
 
-    def __init__(self, config: RewardModelConfig, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._config = config
-        self._latest: ScalarProgress | None = None
-        self._lock = threading.Lock()
-
-    def train(self, base: str, pairs: Sequence[PreferencePair], output: str) -> ScalarProgress:
-        """Trains a reward model and writes it with its tokenizer.
+    def train(
+        self, base: str, pairs: Sequence[PreferencePair], output: str, saving: Saving | None = None
+    ) -> ScalarProgress:
+        """Trains a reward model and writes it with its tokenizer; goes on from a checkpoint if there is one.
 
         ``base`` is the folder of a causal LM, whose backbone gets a new head, or of a scalar-head model.
         """
         from transformers import AutoTokenizer
 
         model = starting_model(base)
-        final = train_reward_model(model, self._config, pairs, progress=self._note)
+        final = train_reward_model(model, self._config, pairs, progress=self._note, saving=saving)
         model.save_pretrained(output)
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
         return final
@@ -101,31 +97,18 @@ class RewardModelTrainer:
         """Figures of a reward model that is done."""
         return judge_pairs(ScalarHeadModel.from_pretrained(folder), pairs, row_tokens=self._config.row_tokens)
 
-    def progress(self) -> ScalarProgress | None:
-        """Where the training stands; None before its first step."""
-        with self._lock:
-            return self._latest
 
-    def _note(self, progress: ScalarProgress) -> None:
-        with self._lock:
-            self._latest = progress
+class ProcessRewardModelTrainer(TrainingWorker[ScalarTrainingConfig]):
+    """One process_reward_model stage's trainer."""
 
-
-class ProcessRewardModelTrainer:
-    """One process_reward_model stage's trainer. ``train`` runs in one thread, ``progress`` answers from another."""
-
-    def __init__(self, config: ScalarTrainingConfig, threads: int) -> None:
-        torch.set_num_threads(threads)
-        self._config = config
-        self._latest: ScalarProgress | None = None
-        self._lock = threading.Lock()
-
-    def train(self, base: str, answers: Sequence[LabelledAnswer], output: str) -> ScalarProgress:
-        """Trains a process reward model and writes it with its tokenizer; ``base`` as for a reward model."""
+    def train(
+        self, base: str, answers: Sequence[LabelledAnswer], output: str, saving: Saving | None = None
+    ) -> ScalarProgress:
+        """Trains a process reward model and writes it with its tokenizer; the rest as for a reward model."""
         from transformers import AutoTokenizer
 
         model = starting_model(base)
-        final = train_process_reward_model(model, self._config, answers, progress=self._note)
+        final = train_process_reward_model(model, self._config, answers, progress=self._note, saving=saving)
         model.save_pretrained(output, reads="line_ends")
         AutoTokenizer.from_pretrained(base).save_pretrained(output)
         return final
@@ -134,15 +117,6 @@ class ProcessRewardModelTrainer:
         """Figures of a model that is done, beside a predictor by position that knows the answers in ``seen``."""
         model = ScalarHeadModel.from_pretrained(folder)
         return judge_lines(model, held_out, PositionPredictor(seen), row_tokens=self._config.row_tokens)
-
-    def progress(self) -> ScalarProgress | None:
-        """Where the training stands; None before its first step."""
-        with self._lock:
-            return self._latest
-
-    def _note(self, progress: ScalarProgress) -> None:
-        with self._lock:
-            self._latest = progress
 
 
 def starting_model(folder: str) -> ScalarHeadModel:

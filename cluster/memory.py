@@ -6,14 +6,17 @@ feed-forward block, V vocabulary, T tokens of a row, R trainer ranks. All sizes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from actors.config import GeneratorConfig
 from cluster.actor_config import ExecutorsConfig
 from learner.config import GAE, PPOConfig, SFTConfig
 from learner.logprobs import CHUNK_ELEMENTS
-from learner.model_config import ComputeConfig
+from learner.lora import add_adapter
+from learner.model_config import ComputeConfig, LoRAConfig
 from learner.scalar_config import DPOConfig
 
 # Resident before any model is there (interpreter, torch, Ray, vLLM), as measured on a CPU.
@@ -33,6 +36,7 @@ class ModelShape:
     Attributes:
         num_parameters: tied ones counted once.
         num_backbone: without an output layer of its own; what a critic has beside its head.
+        config: the Hugging Face config that all this is of.
     """
 
     num_parameters: int
@@ -44,15 +48,12 @@ class ModelShape:
     key_width: int
     intermediate_size: int
     dtype_bytes: int
+    config: Any = field(repr=False, compare=False)
 
     @staticmethod
     def of(config: Any) -> ModelShape:
         """Of a Hugging Face config: the model is built without storage, so that its parameters are counted."""
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        with torch.device("meta"):
-            model: Any = AutoModelForCausalLM.from_config(config)
+        model = _without_storage(config)
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         dtype = getattr(config, "dtype", None)
         return ModelShape(
@@ -65,7 +66,23 @@ class ModelShape:
             key_width=(getattr(config, "num_key_value_heads", None) or config.num_attention_heads) * head_dim,
             intermediate_size=config.intermediate_size,
             dtype_bytes=dtype.itemsize if isinstance(dtype, torch.dtype) else 4,
+            config=config,
         )
+
+    def num_trained(self, lora: LoRAConfig | None) -> int:
+        """Parameters that are trained: all, or the adapter's. Raises ModelRefusedError where it finds no layer."""
+        if lora is None:
+            return self.num_parameters
+        model = _without_storage(self.config)
+        add_adapter(model, lora, seed=0)
+        return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _without_storage(config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,42 +127,63 @@ def ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1, device:
     """One rank of a ppo stage's trainer at its fullest: in a policy update.
 
     Weights 4 P, gradients 4 P and moments 8 P of the policy; 12 P of the critic (its gradients are gone by then) and
-    4 P of the reference; all over R. The undo copy (weights and moments, 12 P each for policy and critic) lies in host
-    memory; so does, as large, the copy of which a checkpoint is written while the next step trains. Activations and
-    logits are those of one row.
+    4 P of the reference; all over R. With LoRA gradients and moments are those of the adapter, and the reference costs
+    nothing. The undo copy (trained weights and moments, of policy and critic) lies in host memory; so does, as large,
+    the copy of which a checkpoint is written while the next step trains, and what the config places there. Activations
+    and logits are those of one row.
     """
-    policy, backbone = shape.num_parameters // ranks, shape.num_backbone // ranks
-    critic = backbone if isinstance(config.advantage, GAE) else 0
-    copy = 3 * _MASTER * (policy + critic)
-    parts = {
-        "policy weights": _MASTER * policy,
-        "policy gradients": _MASTER * policy,
-        "policy moments": 2 * _MASTER * policy,
-        "reference weights": _MASTER * policy if config.kl.coefficient else 0,
-        "critic weights and moments": 3 * _MASTER * critic,
-        "undo copy": copy if device == "cpu" else 0,
-        "checkpoint's copy": copy if device == "cpu" else 0,
-        "half-precision weights": 2 * shape.num_parameters if config.compute.precision == "bfloat16" else 0,
-        "activations": activations(shape, config.row_tokens, config.compute),
-        "logits chunk": logits_chunk(shape, config.row_tokens, device),
-    }
+    device_parts, host_parts = _parts_of_ppo_trainer(shape, config, ranks, device)
+    parts = device_parts | host_parts if device == "cpu" else device_parts
     return Estimate("trainer", device, _with_process(parts, TRAINER_PROCESS, device))
 
 
 def host_of_ppo_trainer(shape: ModelShape, config: PPOConfig, *, ranks: int = 1) -> Estimate:
-    """What the process of a trainer on a GPU holds in host memory: itself, and the copies of ``ppo_trainer``."""
-    on_cpu = ppo_trainer(shape, config, ranks=ranks).parts
-    parts = {name: on_cpu[name] for name in ("undo copy", "checkpoint's copy", "process")}
-    return Estimate("trainer in host memory", "cpu", parts)
+    """What the process of a trainer on a GPU holds in host memory."""
+    _, parts = _parts_of_ppo_trainer(shape, config, ranks, "cuda")
+    return Estimate("trainer in host memory", "cpu", _with_process(parts, TRAINER_PROCESS, "cpu"))
+
+
+def _parts_of_ppo_trainer(
+    shape: ModelShape, config: PPOConfig, ranks: int, device: str
+) -> tuple[dict[str, int], dict[str, int]]:
+    """What lies on the device, and what lies in host memory whatever the device is."""
+    counts = shape.num_parameters, shape.num_trained(config.lora), shape.num_backbone
+    policy, trained, backbone = (count // ranks for count in counts)
+    advantage = config.advantage
+    critic = advantage.critic if isinstance(advantage, GAE) else None
+    num_critic = backbone if critic is not None else 0
+    copy = 3 * _MASTER * (trained + num_critic)
+    kept = {
+        "policy weights": _MASTER * (policy + (trained if config.lora is not None else 0)),
+        "policy gradients": _MASTER * trained,
+        "half-precision weights": 2 * shape.num_parameters if config.compute.precision == "bfloat16" else 0,
+        "activations": activations(shape, config.row_tokens, config.compute),
+        "logits chunk": logits_chunk(shape, config.row_tokens, device),
+    }
+    has_reference = config.kl.coefficient and config.lora is None
+    states = config.compute.optimizer_states
+    waits_at = critic.placement if critic is not None else "device"
+    placed = [
+        ("policy moments", states, 2 * _MASTER * trained),
+        ("reference weights", config.kl.placement, _MASTER * policy if has_reference else 0),
+        ("critic weights", waits_at, _MASTER * num_critic),
+        ("critic moments", "host" if "host" in (states, waits_at) else "device", 2 * _MASTER * num_critic),
+    ]
+    on_host = {name: part for name, place, part in placed if place == "host"}
+    kept |= {name: part for name, place, part in placed if place == "device"}
+    return kept, on_host | {"undo copy": copy, "checkpoint's copy": copy}
 
 
 def fine_tuner(shape: ModelShape, config: SFTConfig | DPOConfig, *, ranks: int = 1, device: str = "cpu") -> Estimate:
-    """One rank: weights 4 P, gradients 4 P and moments 8 P, all over R, and one row's activations and logits."""
-    held = shape.num_parameters // ranks
+    """One rank: weights 4 P, gradients 4 P and moments 8 P (of what is trained), all over R, and one row's activations
+    and logits. Moments in host memory are left out of a GPU's."""
+    lora = config.lora if isinstance(config, SFTConfig) else None
+    held, trained = shape.num_parameters // ranks, shape.num_trained(lora) // ranks
+    on_host = device != "cpu" and config.compute.optimizer_states == "host"
     parts = {
-        "weights": _MASTER * held,
-        "gradients": _MASTER * held,
-        "moments": 2 * _MASTER * held,
+        "weights": _MASTER * (held + (trained if lora is not None else 0)),
+        "gradients": _MASTER * trained,
+        "moments": 0 if on_host else 2 * _MASTER * trained,
         "half-precision weights": 2 * shape.num_parameters if config.compute.precision == "bfloat16" else 0,
         "activations": activations(shape, config.row_tokens, config.compute),
         "logits chunk": logits_chunk(shape, config.row_tokens, device),

@@ -316,6 +316,8 @@ class OneTrainerStage(StageBase):
     """Threads of the trainer."""
     gpus_per_rank: int = Field(default=0, ge=0, le=1)
     """GPUs of the trainer; 0: it computes on a CPU. Never run with one."""
+    checkpoint_every_minutes: float = Field(default=10.0, gt=0)
+    """Minutes of training between two checkpoints; only the newest is kept, and none after the end."""
 
 
 class PairsStage(OneTrainerStage):

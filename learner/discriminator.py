@@ -28,7 +28,7 @@ from learner.packing import PackedRow, TokenSequence
 from learner.parallel import SINGLE, Ranks
 from learner.scalar_config import DiscriminatorConfig
 from learner.scalar_head import ScalarHeadModel
-from learner.scalar_training import ScalarProgress, ScalarTrainer, scores_of
+from learner.scalar_training import Saving, ScalarProgress, ScalarTrainer, scores_of
 from problems.identity import derive_seed
 
 Array = NDArray[np.float64]
@@ -141,6 +141,7 @@ def train_discriminator(
     *,
     progress: Callable[[ScalarProgress], None] | None = None,
     ranks: Ranks = SINGLE,
+    saving: Saving | None = None,
 ) -> tuple[ScalarProgress, int]:
     """Trains ``model`` in place; returns the last progress and the number of pairs that were too long.
 
@@ -170,7 +171,7 @@ def train_discriminator(
             config.loss, first_scores=means[:, 0], second_scores=means[:, 1], targets=targets
         ).sum()
 
-    final = ScalarTrainer(model, config, examples, objective, ranks).train(progress)
+    final = ScalarTrainer(model, config, examples, objective, ranks, saving).train(progress)
     return final, len(pairs) - len(examples)
 
 

@@ -25,7 +25,7 @@ from learner.preferences import PreferencePair
 from learner.ragged import sum_by_trajectory
 from learner.reward_model import answer_example
 from learner.scalar_config import DPOConfig
-from learner.scalar_training import ScalarProgress, ScalarTrainer
+from learner.scalar_training import Saving, ScalarProgress, ScalarTrainer
 from learner.signals import logprobs_of
 
 
@@ -66,6 +66,7 @@ def train_dpo(
     *,
     progress: Callable[[ScalarProgress], None] | None = None,
     ranks: Ranks = SINGLE,
+    saving: Saving | None = None,
 ) -> ScalarProgress:
     """Trains a causal LM in place. Raises ValueError (no pairs), TooLongError, NonFiniteGradientError."""
     settle(model, compute_device(config.compute.device))
@@ -85,7 +86,7 @@ def train_dpo(
         ).sum()
 
     examples = [answer_example(pair.chosen) + answer_example(pair.rejected) for pair in pairs]
-    return ScalarTrainer(_Logprobs(policy), config, examples, objective, ranks).train(progress)
+    return ScalarTrainer(_Logprobs(policy), config, examples, objective, ranks, saving).train(progress)
 
 
 def pair_logprobs(

@@ -13,6 +13,7 @@ T tokens in a row, C of them trained.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -121,6 +122,16 @@ def check_tokens(sequence: TokenSequence, vocab_size: int) -> None:
     if outside.any():
         bad = int(sequence.ids[outside][0])
         raise TokenOutsideVocabularyError(sequence.name, f"token id {bad} outside the vocabulary of {vocab_size}")
+
+
+def fingerprint(sequences: Sequence[TokenSequence]) -> str:
+    """Of tokens and of which are trained, in order; names do not count."""
+    digest = hashlib.blake2b(digest_size=8)
+    for sequence in sequences:
+        digest.update(f"{len(sequence.ids)} {len(sequence.trained)} ".encode())
+        digest.update(sequence.ids.tobytes())
+        digest.update(sequence.trained.tobytes())
+    return digest.hexdigest()
 
 
 def pack(sequences: Sequence[TokenSequence], row_tokens: int, *, multiple_of: int = 1) -> list[PackedRow]:

@@ -23,7 +23,7 @@ from learner.packing import PackedRow, TokenSequence
 from learner.parallel import SINGLE, Ranks
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import ScalarHeadModel
-from learner.scalar_training import ScalarProgress, ScalarTrainer, readings_of, scored_sequence
+from learner.scalar_training import Saving, ScalarProgress, ScalarTrainer, readings_of, scored_sequence
 
 Array = NDArray[np.float64]
 
@@ -104,6 +104,7 @@ def train_process_reward_model(
     *,
     progress: Callable[[ScalarProgress], None] | None = None,
     ranks: Ranks = SINGLE,
+    saving: Saving | None = None,
 ) -> ScalarProgress:
     """Trains ``model`` in place; the loss of a step is the mean over its answers of each answer's sum over lines.
 
@@ -118,7 +119,7 @@ def train_process_reward_model(
         return line_loss(scores[read], torch.cat([labels[member] for member in members]))
 
     examples = [(answer_sequence(answer),) for answer in answers]
-    return ScalarTrainer(model, config, examples, objective, ranks).train(progress)
+    return ScalarTrainer(model, config, examples, objective, ranks, saving).train(progress)
 
 
 def judge_lines(

@@ -16,7 +16,7 @@ from learner.preference_loss import bradley_terry_loss
 from learner.preferences import PreferencePair, ScoredAnswer
 from learner.scalar_config import RewardModelConfig
 from learner.scalar_head import ScalarHeadModel
-from learner.scalar_training import Example, ScalarProgress, ScalarTrainer, scored_sequence, scores_of
+from learner.scalar_training import Example, Saving, ScalarProgress, ScalarTrainer, scored_sequence, scores_of
 
 Array = NDArray[np.float64]
 _NUM_BINS = 10
@@ -73,6 +73,7 @@ def train_reward_model(
     *,
     progress: Callable[[ScalarProgress], None] | None = None,
     ranks: Ranks = SINGLE,
+    saving: Saving | None = None,
 ) -> ScalarProgress:
     """Trains ``model`` in place on the pairs. Raises ValueError (no pairs), TooLongError, NonFiniteGradientError."""
 
@@ -83,7 +84,7 @@ def train_reward_model(
         ).sum()
 
     examples = [answer_example(pair.chosen) + answer_example(pair.rejected) for pair in pairs]
-    return ScalarTrainer(model, config, examples, objective, ranks).train(progress)
+    return ScalarTrainer(model, config, examples, objective, ranks, saving).train(progress)
 
 
 def judge_pairs(

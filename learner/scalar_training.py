@@ -10,8 +10,12 @@ to that of the batch's mean loss, however uneven the rows are.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,20 +23,36 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from learner.checkpoint import load_checkpoint, random_state, restore_random_state
+from learner.checkpoint_writer import CheckpointWriter
 from learner.errors import NonFiniteGradientError
 from learner.models import backbone_of
 from learner.optim import ScheduledOptimizer
-from learner.packing import PackedRow, TokenSequence, assign, check_length, check_tokens, pack
+from learner.packing import PackedRow, TokenSequence, assign, check_length, check_tokens, fingerprint, pack
 from learner.parallel import SINGLE, Ranks, reshard, shard
 from learner.placement import compute_device, settle
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import ScalarHeadModel
 from problems.identity import derive_seed
 
+_KIND = "scalar"  # of a checkpoint
 Example = tuple[TokenSequence, ...]
 Objective = Callable[[Tensor, PackedRow, Sequence[int]], Float[Tensor, ""]]
 """(model's numbers, the row, indices of its examples in order) -> sum of their losses. A scalar-head model gives one
 number for each token of the row, a policy one for each trained token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Where a training keeps its newest checkpoint, from which it goes on if there is one.
+
+    Attributes:
+        folder: of the checkpoint.
+        every_s: seconds of training between two.
+    """
+
+    folder: Path
+    every_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +86,7 @@ class ScalarTrainer:
         examples: Sequence[Example],
         objective: Objective,
         ranks: Ranks = SINGLE,
+        saving: Saving | None = None,
     ) -> None:
         """
         Args:
@@ -74,11 +95,13 @@ class ScalarTrainer:
             examples: all of the same number of sequences.
             objective: what is made of the model's numbers.
             ranks: processes that share the work, and the model from here on (FSDP2).
+            saving: None: no checkpoint is written, and none is gone on from.
 
         Raises:
             ValueError: no examples.
             TooLongError: an example that does not fit into one row.
             TokenOutsideVocabularyError: one with a token that the model does not have.
+            CheckpointError: a checkpoint of other settings or examples, or a broken one.
         """
         if not examples:
             raise ValueError("no examples to train on")
@@ -95,7 +118,14 @@ class ScalarTrainer:
         self._examples = examples
         self._objective = objective
         self._ranks = ranks
+        self._saving = saving
+        self._num_steps = 0
         self._num_tokens = 0
+        if saving is not None:
+            self._origins = {"set of examples": fingerprint([one for example in examples for one in example])}
+            self._writer = CheckpointWriter(ranks)
+            if saving.folder.exists():
+                self._load(saving.folder)
 
     @property
     def num_steps(self) -> int:
@@ -107,13 +137,46 @@ class ScalarTrainer:
         return math.ceil(len(self._examples) / self.config.batch_examples)
 
     def train(self, progress: Callable[[ScalarProgress], None] | None = None) -> ScalarProgress:
-        """All epochs. Raises NonFiniteGradientError, with the weights of before that step."""
-        latest = ScalarProgress(0, self.num_steps, float("nan"), 0, 0.0, 0.0)
-        for batch in self._batches():
-            latest = self._step(batch, latest.step)
-            if progress is not None:
-                progress(latest)
+        """All epochs, or what is left of them. Raises NonFiniteGradientError, with the weights of before that step."""
+        latest = ScalarProgress(self._num_steps, self.num_steps, float("nan"), self._num_tokens, 0.0, 0.0)
+        saved = time.monotonic()
+        try:
+            for batch in islice(self._batches(), self._num_steps, None):
+                latest = self._step(batch, latest.step)
+                if progress is not None:
+                    progress(latest)
+                if self._saving is not None and self._is_due(time.monotonic() - saved, self._saving.every_s):
+                    saved = time.monotonic()
+                    self._begin_save(self._saving.folder)
+        finally:
+            if self._saving is not None:
+                self._writer.close()
         return latest
+
+    def _is_due(self, seconds: float, every_s: float) -> bool:
+        """All ranks decide alike: their clocks differ, and a checkpoint is written together."""
+        return bool(self._ranks.largest(torch.tensor([float(seconds >= every_s)]))[0])
+
+    def _begin_save(self, folder: Path) -> None:
+        self._writer.begin(folder, kind=_KIND, settings=self.config, state=self._state(), origins=self._origins)
+
+    def _load(self, folder: Path) -> None:
+        state = load_checkpoint(
+            folder, kind=_KIND, settings=self.config, state=self._state(), origins=self._origins, ranks=self._ranks
+        )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._num_steps, self._num_tokens = state["num_steps"], state["num_tokens"]
+        restore_random_state(state["random"])
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "num_steps": self._num_steps,
+            "num_tokens": self._num_tokens,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": random_state(),
+        }
 
     def _batches(self) -> Iterator[list[int]]:
         for epoch in range(self.config.epochs):
@@ -135,6 +198,7 @@ class ScalarTrainer:
         if not math.isfinite(norm):
             raise NonFiniteGradientError("model", self._culprits(batch))
         loss = float(self._ranks.total(total))
+        self._num_steps = step + 1
         return ScalarProgress(step + 1, self.num_steps, loss, self._num_tokens, self.optimizer.learning_rate, norm)
 
     def _culprits(self, batch: Sequence[int]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +23,7 @@ from learner.export import export_huggingface
 from learner.lora import add_adapter, trained_state
 from learner.minibatch import MiniBatch, PassFigures, minibatches, update
 from learner.optim import ScheduledOptimizer
-from learner.packing import PackedRow, TokenSequence, check_length, check_tokens
+from learner.packing import PackedRow, TokenSequence, check_length, check_tokens, fingerprint
 from learner.parallel import SINGLE, Ranks, shard
 from learner.placement import compute_device, settle
 from learner.policy import Policy, check_packed_path
@@ -67,15 +66,6 @@ def sft_example(name: str, prompt_ids: Sequence[int], completion_ids: Sequence[i
     return TokenSequence(name, ids, np.arange(len(ids)) >= len(prompt_ids))
 
 
-def _fingerprint(examples: Sequence[TokenSequence]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for example in examples:
-        digest.update(f"{len(example.ids)} {len(example.trained)} ".encode())
-        digest.update(example.ids.tobytes())
-        digest.update(example.trained.tobytes())
-    return digest.hexdigest()
-
-
 class SFTTrainer:
     """Trains a causal LM in place. Deterministic by seed under a budget of steps; resumable in the middle of a pass."""
 
@@ -104,7 +94,7 @@ class SFTTrainer:
         check_packed_path(self.policy, max_tokens=config.max_example_tokens)
         self._origins = {
             "base of the adapter": weights_fingerprint(model) if config.lora is not None else "none",
-            "set of examples": _fingerprint(examples),
+            "set of examples": fingerprint(examples),
         }
         if config.lora is not None:
             add_adapter(model, config.lora, seed=derive_seed("lora", config.seed))

@@ -24,7 +24,7 @@ from learner.preferences import is_held_out
 from problems.problem import CompletionStyle, Problem
 
 _TRAINER = "discriminator trainer"
-TRAIN_TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this only bounds a lost actor
+_TRAIN_TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this only bounds a lost actor
 _HELD_OUT_SHARE = 0.1
 _FRESH = "comparison"
 
@@ -123,7 +123,7 @@ class Comparisons:
         )
         try:
             work = trainer.train.remote(str(self._model), train, held_out, str(aside))
-            done: DiscriminatorTrained = await within(work, TRAIN_TIMEOUT_S, _TRAINER, "refresh the discriminator")
+            done: DiscriminatorTrained = await within(work, _TRAIN_TIMEOUT_S, _TRAINER, "refresh the discriminator")
         finally:
             end_actor(trainer)
         aside.rename(output)

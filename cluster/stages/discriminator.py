@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,25 +14,21 @@ from actors.comparer import DiscriminatorTrained, DiscriminatorTrainer
 from actors.comparison import reference_program
 from actors.compiler import CompilerTerm, CompilerTermConfig
 from actors.terms import Failed
-from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import ActorError, ConfigError
 from cluster.inputs import problems_of
 from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
-from cluster.session import end_actor
 from cluster.stage_config import DiscriminatorStage
-from cluster.stages.comparing import TRAIN_TIMEOUT_S, pair_of
+from cluster.stages.comparing import pair_of
 from cluster.stages.figures import event_shares
-from cluster.stages.pairs import start_trainer
+from cluster.stages.one_trainer import OneTrainer, with_trainer
 from learner.discriminator import ComparisonPair
 from learner.preferences import is_held_out
 from problems.identity import WeightsVersion
 from problems.problem import Problem
 
-_WHO = "discriminator trainer"
-_POLL_S = 0.5
 NO_REFERENCE, BAD_REFERENCE, SAME = "no_reference", "bad_reference", "same"
 
 
@@ -69,7 +66,24 @@ async def fit_discriminator(
             f"stages.{stage.name}: {len(train)} pairs to learn from and {len(held_out)} to judge by are too few; "
             "take more problems or samples, or change held_out_share"
         )
-    done = await _train(context, stage, folder, train, held_out)
+
+    async def fit(trainer: OneTrainer) -> DiscriminatorTrained:
+        job = (str(context.model_path(stage.encoder)), train, held_out, str(folder.model), trainer.saving)
+        return await trainer.call("train", *job, what="train a discriminator")
+
+    shutil.rmtree(
+        folder.checkpoints, ignore_errors=True
+    )  # an earlier start's: it had other samples, and so other pairs
+    done = await with_trainer(
+        context,
+        stage,
+        folder,
+        fit,
+        kind=DiscriminatorTrainer,
+        settings=stage.train,
+        who="discriminator trainer",
+        prefix="discriminator",
+    )
     figures = {f"discriminator/held_out_{name}": value for name, value in done.held_out._asdict().items()}
     context.metrics.log(stage.name, done.progress.step, figures | event_shares(entries))
     return {
@@ -117,42 +131,3 @@ def pairs_of(groups: Sequence[Group]) -> tuple[list[ComparisonPair], int]:
             else:
                 pairs.setdefault((pair.problem_id, pair.generated), pair)
     return list(pairs.values()), num_same
-
-
-async def _train(
-    context: RunContext,
-    stage: DiscriminatorStage,
-    folder: StageFolder,
-    pairs: list[ComparisonPair],
-    held_out: list[ComparisonPair],
-) -> DiscriminatorTrained:
-    context.panel.begin(stage.name, 1.0)
-    trainer = start_trainer(DiscriminatorTrainer, stage.train, stage)
-    try:
-        work = trainer.train.remote(str(context.model_path(stage.encoder)), pairs, held_out, str(folder.model))
-        watching = asyncio.create_task(_watch(context, stage, trainer))
-        try:
-            return await within(work, TRAIN_TIMEOUT_S, _WHO, "train a discriminator")
-        finally:
-            watching.cancel()
-    finally:
-        end_actor(trainer)
-
-
-async def _watch(context: RunContext, stage: DiscriminatorStage, trainer: Any) -> None:
-    """Consumes the trainer's progress; waits between polls; ends when it is cancelled at the stage's end."""
-    last_step = 0
-    while True:
-        await asyncio.sleep(_POLL_S)
-        progress = await trainer.progress.remote()
-        if progress is None or progress.step == last_step:
-            continue
-        last_step = progress.step
-        figures = {
-            "discriminator/loss": progress.loss,
-            "discriminator/grad_norm": progress.grad_norm,
-            "discriminator/learning_rate": progress.learning_rate,
-        }
-        context.metrics.log(stage.name, progress.step, figures)
-        context.panel.figures({"loss": f"{progress.loss:.3f}"})
-        context.panel.progress(stage.name, progress.step / progress.num_steps, f"step {progress.step}")

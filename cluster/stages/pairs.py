@@ -1,22 +1,15 @@
-"""What stages that learn from pairs of answers have in common: the pairs, split by problem, and a trainer to watch."""
+"""What stages that learn from pairs of answers have in common: the pairs, split by problem."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
-from typing import Any
 
 from cluster.answers import read_pairs
-from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import ConfigError
-from cluster.session import start_actor
-from cluster.stage_config import STAGE_PREFIX, CollectStage, DPOStage, MineStage, OneTrainerStage, RewardModelStage
+from cluster.stage_config import STAGE_PREFIX, CollectStage, DPOStage, MineStage, RewardModelStage
 from learner.preferences import PreferencePair, is_held_out
 from problems.tokenizer import vocabulary_digest
-
-TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this only bounds a lost actor
-_POLL_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +67,3 @@ def _reads_the_same_ids(context: RunContext, stage: RewardModelStage | DPOStage,
             f"stages.{stage.name}: {model!r} has another tokenizer than {writer.model!r}, which wrote the answers of "
             f"stages.{source}"
         )
-
-
-def start_trainer(kind: type, settings: Any, stage: OneTrainerStage) -> Any:
-    """An actor with ``train`` and ``progress``, which answer beside each other."""
-    return start_actor(
-        kind,
-        settings,
-        stage.threads,
-        num_cpus=1,
-        num_gpus=stage.gpus_per_rank,
-        max_concurrency=2,
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
-    )
-
-
-async def watch_training(context: RunContext, stage: str, trainer: Any, who: str, prefix: str) -> None:
-    """Consumes the trainer's progress, its health check too; waits between polls; ends when it is cancelled."""
-    last_step = 0
-    while True:
-        await asyncio.sleep(_POLL_S)
-        timeout_s = context.config.supervision.health_timeout_s
-        progress = await within(trainer.progress.remote(), timeout_s, who, "answer its health check")
-        if progress is None or progress.step == last_step:
-            continue
-        last_step = progress.step
-        figures = {
-            f"{prefix}/loss": progress.loss,
-            f"{prefix}/grad_norm": progress.grad_norm,
-            f"{prefix}/learning_rate": progress.learning_rate,
-        }
-        context.metrics.log(stage, progress.step, figures)
-        context.panel.figures({"loss": f"{progress.loss:.3f}"})
-        context.panel.progress(stage, progress.step / progress.num_steps, f"step {progress.step}")

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 from pathlib import Path
 from typing import Any
 
 from actors.scorer import ProcessRewardModelTrainer
-from cluster.calls import within
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.labels import LABELS, read_labels
 from cluster.run_folder import StageFolder, write_atomically
-from cluster.session import end_actor
 from cluster.stage_config import STAGE_PREFIX, ProcessRewardModelStage
-from cluster.stages.pairs import start_trainer
+from cluster.stages.one_trainer import OneTrainer, with_trainer
 from learner.line_labels import LabelledAnswer, select_answers
 from learner.preferences import is_held_out
 from learner.process_reward_model import LineFigures
 from learner.scalar_training import ScalarProgress
 from problems.tokenizer import vocabulary_digest
-
-_WHO = "process-reward-model trainer"
-_POLL_S = 0.5
-_TIMEOUT_S = 7 * 24 * 3600.0  # the number of epochs ends the training; this only bounds a lost actor
 
 
 async def fit_process_reward_model(
@@ -47,7 +40,22 @@ async def fit_process_reward_model(
             f"stages.{stage.name}: {len(train)} answers to learn from (selection {stage.selection}) and {len(judged)} "
             "to judge the model by are too few; label more, or change selection or held_out_share"
         )
-    progress, figures = await _train(context, stage, folder, train, seen, judged)
+
+    async def fit(trainer: OneTrainer) -> tuple[ScalarProgress, LineFigures]:
+        job = (str(context.model_path(stage.base)), train, str(folder.model), trainer.saving)
+        progress = await trainer.call("train", *job, what="train a process reward model")
+        return progress, await trainer.call("judge", str(folder.model), seen, judged, what="judge lines")
+
+    progress, figures = await with_trainer(
+        context,
+        stage,
+        folder,
+        fit,
+        kind=ProcessRewardModelTrainer,
+        settings=stage.train,
+        who="process-reward-model trainer",
+        prefix="process_model",
+    )
     write_atomically(folder.root / "lines.json", json.dumps(_written(figures), indent=1))
     known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
     context.metrics.log(stage.name, progress.step, known)
@@ -70,51 +78,6 @@ def _answers(context: RunContext, stage: ProcessRewardModelStage) -> list[Labell
         path = context.folder.stage(name).root / LABELS if is_stage else Path(reference)
         answers += read_labels(path, tokenizer)
     return answers
-
-
-async def _train(
-    context: RunContext,
-    stage: ProcessRewardModelStage,
-    folder: StageFolder,
-    train: list[LabelledAnswer],
-    seen: list[LabelledAnswer],
-    held_out: list[LabelledAnswer],
-) -> tuple[ScalarProgress, LineFigures]:
-    context.panel.begin(stage.name, 1.0)
-    trainer = start_trainer(ProcessRewardModelTrainer, stage.train, stage)
-    try:
-        done = trainer.train.remote(str(context.model_path(stage.base)), train, str(folder.model))
-        watching = asyncio.create_task(_watch(context, stage, trainer))
-        try:
-            progress = await within(done, _TIMEOUT_S, _WHO, "train a process reward model")
-        finally:
-            watching.cancel()
-        figures = await within(trainer.judge.remote(str(folder.model), seen, held_out), _TIMEOUT_S, _WHO, "judge lines")
-        return progress, figures
-    finally:
-        end_actor(trainer)
-
-
-async def _watch(context: RunContext, stage: ProcessRewardModelStage, trainer: Any) -> None:
-    """Consumes the trainer's progress; waits between polls; ends when it is cancelled at the stage's end."""
-    last_step = 0
-    while True:
-        await asyncio.sleep(_POLL_S)
-        progress = await trainer.progress.remote()
-        if progress is None or progress.step == last_step:
-            continue
-        last_step = progress.step
-        context.metrics.log(
-            stage.name,
-            progress.step,
-            {
-                "process_model/loss": progress.loss,
-                "process_model/grad_norm": progress.grad_norm,
-                "process_model/learning_rate": progress.learning_rate,
-            },
-        )
-        context.panel.figures({"loss": f"{progress.loss:.3f}"})
-        context.panel.progress(stage.name, progress.step / progress.num_steps, f"step {progress.step}")
 
 
 def _metrics(figures: LineFigures) -> dict[str, float]:

@@ -7,28 +7,28 @@ import math
 from typing import Any
 
 from actors.scorer import RewardModelTrainer
-from cluster.background import background
-from cluster.calls import again_when_lost, within
 from cluster.context import RunContext
 from cluster.run_folder import StageFolder, digest, write_atomically
-from cluster.session import end_actor
 from cluster.stage_config import RewardModelStage
-from cluster.stages.pairs import TIMEOUT_S, SplitPairs, split_pairs, start_trainer, watch_training
+from cluster.stages.one_trainer import OneTrainer, with_trainer
+from cluster.stages.pairs import SplitPairs, split_pairs
 from learner.preferences import PreferencePair
 from learner.reward_model import PairFigures
 from learner.scalar_training import ScalarProgress
-
-_WHO = "reward-model trainer"
 
 
 async def fit_reward_model(context: RunContext, stage: RewardModelStage, folder: StageFolder) -> dict[str, Any]:
     """Trains, writes ``model/`` and ``held_out.json``, and returns the manifest's figures."""
     pairs = split_pairs(context, stage, stage.base)
-    progress, figures, sources = await again_when_lost(
-        lambda: _train(context, stage, folder, pairs),
-        who=_WHO,
-        times=context.config.supervision.max_trainer_losses,
-        report=context.report,
+    progress, figures, sources = await with_trainer(
+        context,
+        stage,
+        folder,
+        lambda trainer: _train(context, stage, folder, pairs, trainer),
+        kind=RewardModelTrainer,
+        settings=stage.train,
+        who="reward-model trainer",
+        prefix="reward_model",
     )
     write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
     known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
@@ -44,37 +44,25 @@ async def fit_reward_model(context: RunContext, stage: RewardModelStage, folder:
 
 
 async def _train(
-    context: RunContext, stage: RewardModelStage, folder: StageFolder, pairs: SplitPairs
+    context: RunContext, stage: RewardModelStage, folder: StageFolder, pairs: SplitPairs, trainer: OneTrainer
 ) -> tuple[ScalarProgress, PairFigures, dict[str, dict[str, float]]]:
-    """(last progress, figures on all held-out pairs, accuracy on those of each source, now and before).
-
-    The whole training: what another attempt left is overwritten. Raises LostActorError.
-    """
-    context.panel.begin(stage.name, 1.0)
-    trainer = start_trainer(RewardModelTrainer, stage.train, stage)
+    """(last progress, figures on all held-out pairs, accuracy on those of each source, now and before)."""
 
     async def judge(model: str, pairs: list[PreferencePair]) -> PairFigures:
-        return await within(trainer.judge.remote(model, pairs), TIMEOUT_S, _WHO, "judge pairs")
+        return await trainer.call("judge", model, pairs, what="judge pairs")
 
-    try:
-        async with background(lambda: watch_training(context, stage.name, trainer, _WHO, "reward_model")):
-            done = trainer.train.remote(str(context.model_path(stage.base)), pairs.train, str(folder.model))
-            progress = await within(done, TIMEOUT_S, _WHO, "train a reward model")
-        figures = await judge(str(folder.model), pairs.judged)
-        sources: dict[str, dict[str, float]] = {}
-        for source, of_source in pairs.held_out.items():
-            if of_source:
-                measured = {
-                    "num_pairs": len(of_source),
-                    "accuracy": (await judge(str(folder.model), of_source)).accuracy,
-                }
-                if stage.earlier is not None:
-                    earlier = str(context.model_path(stage.earlier))
-                    measured["accuracy_before"] = (await judge(earlier, of_source)).accuracy
-                sources[source] = measured
-        return progress, figures, sources
-    finally:
-        end_actor(trainer)
+    job = (str(context.model_path(stage.base)), pairs.train, str(folder.model), trainer.saving)
+    progress: ScalarProgress = await trainer.call("train", *job, what="train a reward model")
+    figures = await judge(str(folder.model), pairs.judged)
+    sources: dict[str, dict[str, float]] = {}
+    for source, of_source in pairs.held_out.items():
+        if of_source:
+            accuracy = (await judge(str(folder.model), of_source)).accuracy
+            sources[source] = {"num_pairs": len(of_source), "accuracy": accuracy}
+            if stage.earlier is not None:
+                earlier = str(context.model_path(stage.earlier))
+                sources[source]["accuracy_before"] = (await judge(earlier, of_source)).accuracy
+    return progress, figures, sources
 
 
 def _metrics(figures: PairFigures) -> dict[str, float]:

@@ -16,13 +16,22 @@ from cluster.actor_config import Colocated
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
 from cluster.geometry import geometry_of, warnings_of
-from cluster.memory import ModelShape, activations, generator, kv_bytes_per_token, logits_chunk, ppo_trainer, size
+from cluster.memory import (
+    ModelShape,
+    activations,
+    generator,
+    host_of_ppo_trainer,
+    kv_bytes_per_token,
+    logits_chunk,
+    ppo_trainer,
+    size,
+)
 from cluster.placement import Bundle, Node, bundles_of, place, shortfall
 from cluster.plan import make_plan, print_plan
 from cluster.recipe import load_recipe
 from cluster.stage_config import CollectStage, PPOStage, RewardModelStage, SFTStage
-from learner.config import GAE, PPOConfig
-from learner.model_config import ComputeConfig
+from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, PPOConfig
+from learner.model_config import ComputeConfig, LoRAConfig
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TINY = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4}
@@ -130,7 +139,7 @@ VOCAB = 8192
 _CHILD = """
 import json, sys, threading, time
 import numpy as np, psutil, torch
-from learner.config import GAE, PPOConfig
+from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, PPOConfig
 from learner.model_config import NewModelConfig
 from learner.models import new_causal_lm
 from learner.ppo import PPOLearner
@@ -167,12 +176,15 @@ os._exit(0)
 """
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_trainers_estimate_is_within_a_quarter_of_the_measured_peak(checkpointing: bool) -> None:
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"compute": {"activation_checkpointing": True}}, {"lora": {"rank": 8}}],
+    ids=["whole", "checkpointing", "lora"],
+)
+def test_the_trainers_estimate_is_within_a_quarter_of_the_measured_peak(fields: dict) -> None:
     settings = {
         "row_tokens": 1280, "max_trajectory_tokens": 256, "minibatch_trajectories": 10, "epochs": 1,
-        "compute": {"activation_checkpointing": checkpointing},
-        "optimizer": {"learning_rate": 1e-6},
+        "optimizer": {"learning_rate": 1e-6}, **fields,
     }  # fmt: skip
     from learner.model_config import NewModelConfig
     from learner.models import llama_config
@@ -188,6 +200,34 @@ def test_the_trainers_estimate_is_within_a_quarter_of_the_measured_peak(checkpoi
     estimated = estimate.total - estimate.parts["process"]
     print(size(measured), size(estimated), {name: size(part) for name, part in estimate.parts.items()})
     assert estimated == pytest.approx(measured, rel=0.25)
+
+
+def test_an_adapter_is_trained_alone_and_is_its_own_reference() -> None:
+    shape = ModelShape.of(LlamaConfig(**TINY, vocab_size=300, num_key_value_heads=2))
+    # Width 64, of which keys and values have 32; three layers; A and B of rank 4 beside each linear layer.
+    by_hand = 3 * 4 * ((64 + 64) + 2 * (64 + 32) + (64 + 64) + 3 * (64 + 160))
+    assert shape.num_trained(LoRAConfig(rank=4)) == by_hand
+    assert shape.num_trained(LoRAConfig(rank=4, targets=("q_proj",))) == 3 * 4 * 128
+    parts = ppo_trainer(shape, PPOConfig(lora=LoRAConfig(rank=4), advantage=GroupBaseline())).parts
+    assert parts["policy weights"] == 4 * (shape.num_parameters + by_hand)
+    assert parts["policy gradients"] == 4 * by_hand
+    assert parts["undo copy"] == 12 * by_hand
+    assert "reference weights" not in parts
+
+
+def test_what_waits_in_host_memory_is_counted_there() -> None:
+    shape = ModelShape.of(LlamaConfig(**TINY, vocab_size=300))
+    compute = ComputeConfig(optimizer_states="host")
+    config = PPOConfig(compute=compute, kl=KLConfig(coefficient=0.1, placement="host"), advantage=GAE())
+    device, host = ppo_trainer(shape, config, device="cuda").parts, host_of_ppo_trainer(shape, config).parts
+    moved = {"policy moments", "critic moments", "reference weights"}
+    assert moved <= set(host)
+    assert not moved & set(device)
+    assert device["critic weights"] == 4 * shape.num_backbone
+    waits = config.model_copy(update={"advantage": GAE(critic=CriticConfig(placement="host"))})
+    assert "critic weights" in host_of_ppo_trainer(shape, waits).parts
+    on_device = config.model_copy(update={"compute": ComputeConfig()})
+    assert ppo_trainer(shape, config).total == ppo_trainer(shape, on_device).total, "on a CPU it is all one memory"
 
 
 def test_checkpointing_leaves_each_layers_input_and_one_layer() -> None:

@@ -11,11 +11,12 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from ray.exceptions import ActorDiedError
 
-import cluster.stages.process_reward_model as stage_module
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest, GenerationResult
 from actors.scorer import Scorer, ScoringConfig
+from cluster.actor_config import SupervisionConfig
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.generator_pool import Generated
@@ -30,6 +31,7 @@ from learner.line_labels import LabelledAnswer
 from learner.model_config import ComputeConfig, OptimizerConfig
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import reads_of
+from learner.scalar_training import ScalarProgress
 from learner.trajectory import FinishReason, Turn, VersionSpan
 from problems.identity import WeightsVersion
 from problems.prompting import PromptStyle
@@ -105,10 +107,11 @@ def context_of(root: Path, model: Path) -> RunContext:
         assert str(version) not in served, "two models were served under one version"
         served.append(str(version))
 
+    config = SimpleNamespace(name="run", seed=1, supervision=SupervisionConfig())
     return SimpleNamespace(
-        config=SimpleNamespace(name="run", seed=1), folder=RunFolder(root), panel=Panel(), generators=Writers(),
-        executors=Judges(), model_path=lambda _: model, tokenizer=lambda _: tokenizer, rollout=rollout, serve=serve,
-        metrics=SimpleNamespace(log=lambda *_: None),
+        config=config, folder=RunFolder(root), panel=Panel(), generators=Writers(), executors=Judges(),
+        model_path=lambda _: model, tokenizer=lambda _: tokenizer, rollout=rollout, serve=serve,
+        metrics=SimpleNamespace(log=lambda *_: None), report=lambda *_: None,
     )  # fmt: skip
 
 
@@ -205,8 +208,8 @@ def prm_stage(**fields) -> ProcessRewardModelStage:
 
 
 async def test_a_model_learns_the_labels_and_its_numbers_can_be_read_at_lines(labelled, monkeypatch) -> None:
-    monkeypatch.setattr("cluster.stages.pairs.start_actor", InThread)
-    monkeypatch.setattr(stage_module, "end_actor", lambda _: None)
+    monkeypatch.setattr("cluster.stages.one_trainer.start_actor", InThread)
+    monkeypatch.setattr("cluster.stages.one_trainer.end_actor", lambda _: None)
     context, answers = labelled
     folder = context.folder.stage("prm")
     figures = await fit_process_reward_model(context, prm_stage(selection="full"), folder)
@@ -220,6 +223,37 @@ async def test_a_model_learns_the_labels_and_its_numbers_can_be_read_at_lines(la
     (numbers,) = scorer.read(asked)
     assert numbers[0] > 0 > numbers[1]
     assert scorer.score([asked[0][:2]]) == pytest.approx(numbers[1:])
+
+
+async def test_a_trainer_that_is_lost_is_replaced_by_one_that_goes_on(labelled, monkeypatch) -> None:
+    trainers: list[InThread] = []
+
+    class Mortal(InThread):
+        """The second one dies after step 5."""
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            trainers.append(self)
+            self.steps: list[int] = []
+            self._worker._note = self._noted
+
+        def _noted(self, progress: ScalarProgress) -> None:
+            self.steps.append(progress.step)
+            if self in trainers[1:2] and progress.step == 5:
+                raise ActorDiedError
+
+    monkeypatch.setattr("cluster.stages.one_trainer.start_actor", Mortal)
+    monkeypatch.setattr("cluster.stages.one_trainer.end_actor", lambda _: None)
+    context, _ = labelled
+    stage = prm_stage(selection="full", checkpoint_every_minutes=1e-9)
+    undisturbed, disturbed = context.folder.stage("prm"), context.folder.stage("prm-again")
+    figures = await fit_process_reward_model(context, stage, undisturbed)
+    assert await fit_process_reward_model(context, stage, disturbed) == figures
+    last = figures["steps"]
+    assert [trainer.steps for trainer in trainers] == [[*range(1, last + 1)], [*range(1, 6)], [*range(5, last + 1)]]
+    weights = [(folder.model / "model.safetensors").read_bytes() for folder in (undisturbed, disturbed)]
+    assert weights[0] == weights[1]
+    assert not disturbed.checkpoints.exists()
 
 
 async def test_too_few_answers_and_foreign_labels_are_refused(labelled, tmp_path: Path) -> None:

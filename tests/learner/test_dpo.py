@@ -11,6 +11,7 @@ from learner.model_config import OptimizerConfig
 from learner.policy import Policy
 from learner.preferences import PreferencePair, ScoredAnswer
 from learner.scalar_config import DPOConfig
+from learner.scalar_training import Saving
 
 CONFIG = DPOConfig(optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=5), row_tokens=64, batch_examples=8)
 
@@ -37,6 +38,24 @@ def test_it_prefers_the_better_of_pairs_that_it_has_not_seen(tiny_model):
     assert figures.accuracy > 0.95
     assert figures.loss < 0.5 * math.log(2)
     assert figures.chosen_drift > figures.rejected_drift
+
+
+def test_cut_short_it_goes_on_against_the_reference_that_it_began_with(tiny_model, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def killed(latest):
+        if latest.step == 4:
+            raise KilledError
+
+    pairs, saving = [pair(index) for index in range(200)], Saving(tmp_path / "newest", every_s=0.0)
+    straight, broken, resumed = (copy.deepcopy(tiny_model) for _ in range(3))
+    final = train_dpo(straight, CONFIG, pairs)
+    with pytest.raises(KilledError):
+        train_dpo(broken, CONFIG, pairs, progress=killed, saving=saving)
+    assert train_dpo(resumed, CONFIG, pairs, saving=saving) == final
+    for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_before_training_nothing_is_preferred(tiny_model):

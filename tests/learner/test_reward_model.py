@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from learner.errors import NonFiniteGradientError, TokenOutsideVocabularyError, TooLongError
+from learner.errors import CheckpointError, NonFiniteGradientError, TokenOutsideVocabularyError, TooLongError
 from learner.model_config import OptimizerConfig
 from learner.packing import pack
 from learner.preferences import PreferencePair, ScoredAnswer
 from learner.reward_model import calibration, judge_pairs, pair_figures, train_reward_model
 from learner.scalar_config import RewardModelConfig
 from learner.scalar_head import ScalarHeadModel
-from learner.scalar_training import pack_examples, scored_sequence, scores_of
+from learner.scalar_training import Saving, pack_examples, scored_sequence, scores_of
 
 FAST = OptimizerConfig(learning_rate=1e-2, head_factor=5.0)
 
@@ -134,6 +134,45 @@ def test_the_seed_decides_everything(scalar):
 
     assert torch.equal(weights(0), weights(0))
     assert not torch.equal(weights(0), weights(1))
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_at(step):
+    def progress(latest):
+        if latest.step == step:
+            raise KilledError
+
+    return progress
+
+
+def test_cut_short_it_goes_on_from_its_checkpoint_bit_for_bit(scalar, tmp_path):
+    config = RewardModelConfig(batch_examples=8, epochs=2)  # a pass has 5 steps
+    pairs, saving, steps = [pair(index) for index in range(40)], Saving(tmp_path / "newest", every_s=0.0), []
+    straight, broken, resumed = (copy.deepcopy(scalar) for _ in range(3))
+    final = train_reward_model(straight, config, pairs)
+    with pytest.raises(KilledError):
+        train_reward_model(broken, config, pairs, progress=killed_at(7), saving=saving)
+    assert train_reward_model(resumed, config, pairs, progress=steps.append, saving=saving) == final
+    assert [latest.step for latest in steps] == [7, 8, 9, 10]
+    for one, other in zip(straight.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(CheckpointError, match="another set of examples"):
+        train_reward_model(broken, config, pairs[1:], saving=saving)
+    with pytest.raises(CheckpointError, match="another config: epochs"):
+        train_reward_model(broken, config.model_copy(update={"epochs": 3}), pairs, saving=saving)
+
+
+def test_a_training_that_is_over_does_nothing_again(scalar, tmp_path):
+    config, pairs = RewardModelConfig(batch_examples=8), [pair(index) for index in range(40)]
+    again, saving, steps = copy.deepcopy(scalar), Saving(tmp_path / "newest", every_s=0.0), []
+    train_reward_model(scalar, config, pairs, saving=saving)
+    assert train_reward_model(again, config, pairs, progress=steps.append, saving=saving).step == 5
+    assert steps == []
+    for one, other in zip(scalar.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_pair_longer_than_a_row_is_named(scalar):
