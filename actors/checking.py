@@ -37,6 +37,7 @@ COMPILES, EMPTY, TRIVIAL, NO_COMPILER = "compiles", "empty", "trivial", "no_comp
 FORGIVEN, IMPORTS_SUPPLIED = "forgiven", "imports_supplied"
 _AMBIGUOUS = "compiler.err.ref.ambiguous"
 _ENDS_OF_A_TRIVIAL_ONE = {b"return", b"throw", b"raise", b"pass", b"..."}
+_TYPES = {b"class", b"interface", b"enum", b"record"}
 _LONGEST_TRIVIAL = 8  # lexemes, without braces and semicolons: ``throw new IllegalStateException("..")`` has 6
 
 
@@ -99,6 +100,8 @@ class ProgramChecker:
         if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
             return Failed(f"compiler: {verdict.detail}")
         found = verdict.diagnostics
+        if not verdict.passed and not found:  # it ended two compilers, say: it is not one that compiles
+            found = (Diagnostic("CompilerFailed", verdict.detail or f"the compiler ended with {verdict.outcome}"),)
         if problem.language == "python":
             blamed = tuple(
                 one for one in found if not self.supply_imports or not is_supplied_python(one, problem, source)
@@ -119,6 +122,8 @@ class ProgramChecker:
         found = tuple(without_imports(one, source) for one in second.diagnostics)
         if second.outcome is Outcome.INFRASTRUCTURE_ERROR:
             return second, False
+        if not second.passed and not found:
+            return verdict, False
         if any(one.kind == _AMBIGUOUS for one in found) or len(_unresolved(found)) >= len(unknown):
             return verdict, False
         return replace(second, diagnostics=found), True
@@ -141,13 +146,15 @@ def is_trivial(problem: Problem, own: bytes, share: float) -> bool:
     It is one statement that returns, raises or passes without computing anything, or it has less than ``share`` of the
     reference's lexemes. A reference that is itself such a statement makes nothing trivial.
     """
+    is_inside = problem.completion_style is CompletionStyle.CONTINUE
+    words = _body_words(problem.language, own, is_inside=is_inside)
     reference = reference_code(problem)
     if reference is None:
-        return _is_one_idle_statement(problem.language, own)
-    if _is_one_idle_statement(problem.language, reference):
+        return _is_idle(words)
+    words_of_reference = _body_words(problem.language, reference, is_inside=is_inside)
+    if _is_idle(words_of_reference):
         return False
-    sizes = [len(_words(problem.language, code)) for code in (own, reference)]
-    return _is_one_idle_statement(problem.language, own) or sizes[0] < share * sizes[1]
+    return _is_idle(words) or len(words) < share * len(words_of_reference)
 
 
 def reference_code(problem: Problem) -> bytes | None:
@@ -158,14 +165,55 @@ def reference_code(problem: Problem) -> bytes | None:
     return texts[0].encode() if texts else None
 
 
-def _words(language: str, source: bytes) -> list[bytes]:
-    """Lexemes without the signs that only hold a program together."""
-    return [word for word in code_lexemes(language, source) if word not in (b"{", b"}", b";")]
+def _body_words(language: str, source: bytes, *, is_inside: bool) -> list[bytes]:
+    """Lexemes of what methods and functions do: no heads, no imports, no signs that only hold a program together.
+
+    ``is_inside``: the source begins in the body of a method.
+    """
+    words = code_lexemes(language, source)
+    kept = _within_braces(words, is_inside) if language == "java" else _behind_colons(words)
+    return [word for word in kept if word not in (b"{", b"}", b";")]
 
 
-def _is_one_idle_statement(language: str, source: bytes) -> bool:
-    words = _words(language, source)
-    if not words or words[0] not in _ENDS_OF_A_TRIVIAL_ONE or len(words) > _LONGEST_TRIVIAL:
+def _within_braces(words: Sequence[bytes], is_inside: bool) -> list[bytes]:
+    """Java's method bodies, initialisers and fields."""
+    kept: list[bytes] = []
+    head: list[bytes] = []  # since the last declaration
+    depth = int(is_inside)  # of braces in a body; 0: among declarations
+    for word in words:
+        if depth:
+            depth += (word == b"{") - (word == b"}")
+            kept.append(word)
+        elif word == b"{":
+            depth = 0 if _TYPES & set(head) and b"(" not in head else 1
+            head = []
+        elif word in (b";", b"}"):
+            kept += head if head[:1] not in ([b"import"], [b"package"]) else []
+            head = []
+        else:
+            head.append(word)
+    return kept + head
+
+
+def _behind_colons(words: Sequence[bytes]) -> list[bytes]:
+    """Python without the heads of functions and classes."""
+    kept: list[bytes] = []
+    depth, is_head = 0, False
+    for word in words:
+        depth += (word in (b"(", b"[", b"{")) - (word in (b")", b"]", b"}"))
+        is_head = is_head or word in (b"def", b"class")
+        if not is_head:
+            kept.append(word)
+        elif word == b":" and depth == 0:
+            is_head = False
+    return kept
+
+
+def _is_idle(words: Sequence[bytes]) -> bool:
+    """One statement that returns, raises or passes without computing anything, or none at all."""
+    if not words:
+        return True
+    if words[0] not in _ENDS_OF_A_TRIVIAL_ONE or len(words) > _LONGEST_TRIVIAL:
         return False
     if words[0] in (b"throw", b"raise"):
         return True

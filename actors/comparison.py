@@ -130,7 +130,10 @@ class ComparingTerm:
         if isinstance(compared, Failed):
             return compared
         if isinstance(compared, TooLong):
-            return self._note(TOO_LONG)
+            # Where the reference fits, it is the answer's own length that would save it from being compared.
+            with_itself = await self.compare(problem.prompt, other, other)
+            is_own_fault = not isinstance(with_itself, TooLong | Failed)
+            return (RewardEvent(f"{self.name}.{TOO_LONG}", -self.config.weight if is_own_fault else 0.0),)
         return (RewardEvent(f"{self.name}.{COMPARED}", self.config.weight * compared),)
 
     def _note(self, what: str) -> tuple[RewardEvent, ...]:

@@ -189,9 +189,12 @@ class ProcessTerm:
         language = attempt.problem.language
         spans = line_spans(attempt.extraction.program, attempt.byte_map, language, is_cut=is_cut(attempt))
         tokens = np.array([span.token for span in spans if not span.is_neutral], np.int32)
-        if not len(tokens):
-            return ()
         turn = attempt.trajectory.turns[-1]
+        if not len(tokens):
+            # Paid nothing, writing comments alone would pay more than trying and failing does. (The paper has no rule.)
+            has_passed = attempt.verdict is not None and attempt.verdict.passed and not is_cut(attempt)
+            worst = -weight * (self.config.bound or 1.0)
+            return () if has_passed else (RewardEvent(self.name, worst, len(turn.completion_ids) - 1),)
         scores = await self.read(turn.prompt_ids, turn.completion_ids, tokens)
         if isinstance(scores, Failed):
             return scores

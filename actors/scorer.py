@@ -95,7 +95,7 @@ class RewardModelTrainer(TrainingWorker[RewardModelConfig]):
 
     def judge(self, folder: str, pairs: Sequence[PreferencePair]) -> PairFigures:
         """Figures of a reward model that is done."""
-        return judge_pairs(ScalarHeadModel.from_pretrained(folder), pairs, row_tokens=self._config.row_tokens)
+        return judge_pairs(_placed(folder, self._config.compute), pairs, row_tokens=self._config.row_tokens)
 
 
 class ProcessRewardModelTrainer(TrainingWorker[ScalarTrainingConfig]):
@@ -115,8 +115,15 @@ class ProcessRewardModelTrainer(TrainingWorker[ScalarTrainingConfig]):
 
     def judge(self, folder: str, seen: Sequence[LabelledAnswer], held_out: Sequence[LabelledAnswer]) -> LineFigures:
         """Figures of a model that is done, beside a predictor by position that knows the answers in ``seen``."""
-        model = ScalarHeadModel.from_pretrained(folder)
+        model = _placed(folder, self._config.compute)
         return judge_lines(model, held_out, PositionPredictor(seen), row_tokens=self._config.row_tokens)
+
+
+def _placed(folder: str, compute: ComputeConfig) -> ScalarHeadModel:
+    """A model that computes where and as it was trained."""
+    model = ScalarHeadModel.from_pretrained(folder).compute_as(compute).eval()
+    settle(model, compute_device(compute.device))
+    return model
 
 
 def starting_model(folder: str) -> ScalarHeadModel:

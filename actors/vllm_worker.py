@@ -6,6 +6,7 @@ is known. Nothing of Crucible imports this module; ``actors.engine`` only names 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -63,6 +64,7 @@ class ShmWeightEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
     def receive_weights(self, update_info: ShmUpdateInfo) -> None:
         if not self._expected:
             self._expected = {name for name, _ in self.model.named_parameters()}
+            self._packed = {module: module.cpu_linear for module in self.model.modules() if _is_packed(module)}
             initialize_layerwise_reload(self.model)
         for file in update_info.files:
             with safe_open(Path(file), framework="pt") as tensors:
@@ -76,24 +78,30 @@ class ShmWeightEngine(WeightTransferEngine[ShmInitInfo, ShmUpdateInfo]):
         # A layer without new weights silently keeps its old ones: that would be a mixture of two versions.
         if missing := sorted(self._expected - self._loaded):
             raise ValueError(f"{len(missing)} parameters were not in the published files: {', '.join(missing[:5])}")
-        if not torch.accelerator.is_available():
-            _repack_cpu_linears(self.model)
+        _repack_cpu_linears(self._packed)
 
     def shutdown(self) -> None:
         pass
 
 
-def _repack_cpu_linears(model: torch.nn.Module) -> None:
-    """Renews the packed copies that the CPU build multiplies with.
+def _is_packed(module: torch.nn.Module) -> bool:
+    """Whether the CPU build multiplies with a packed copy of its weight. Those without a weight of their own beside it
+    are packed as they are loaded."""
+    weight = getattr(module, "weight", None)
+    return (
+        hasattr(module, "cpu_linear") and weight is not None and weight.numel() > 0 and hasattr(module, "quant_method")
+    )
 
-    A tied head's packed copy is made from the embedding, whose reload does not know of it: without this the engine
-    silently samples from the old head. Modules whose weight is empty were packed by the reload itself.
+
+def _repack_cpu_linears(before: Mapping[torch.nn.Module, Any]) -> None:
+    """Renews the packed copies that the reload has left as they were.
+
+    A tied head's is made from the embedding, whose reload does not know of it: without this the engine silently samples
+    from the old head. An engine waits meanwhile, so what the reload has packed is not packed again.
     """
-    for module in model.modules():
-        weight = getattr(module, "weight", None)
-        quant_method = getattr(module, "quant_method", None)
-        if hasattr(module, "cpu_linear") and weight is not None and weight.numel() and quant_method is not None:
-            quant_method.process_weights_after_loading(module)
+    for module, packed in before.items():
+        if module.cpu_linear is packed:
+            cast(Any, module).quant_method.process_weights_after_loading(module)
 
 
 class WorkerExtension:

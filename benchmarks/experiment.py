@@ -87,9 +87,14 @@ def manifests(run: Path) -> dict[str, dict[str, Any]]:
 
 
 def logged(run: Path, stage: str) -> list[dict[str, Any]]:
-    """The metrics of a stage, a dict a step."""
+    """The metrics of a stage in the order of its steps; of a step that was taken again, those of the newest lineage."""
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [record for line in lines if (record := json.loads(line))["stage"] == stage]
+    records = [record for line in lines if (record := json.loads(line))["stage"] == stage]
+    newest: dict[int, int] = {}
+    for record in records:
+        newest[record["step"]] = max(newest.get(record["step"], -1), record["lineage"])
+    kept = [record for record in records if record["lineage"] == newest[record["step"]]]
+    return sorted(kept, key=lambda record: record["step"])
 
 
 def peak(curve: Sequence[float]) -> float:

@@ -6,8 +6,10 @@ python -m benchmarks.pf_ppo --list     says which stand
 One run a seed, an arm after the other, so that all share the fine-tuned model, its answers, the reward model, the order
 of the problems, and engines that are warm. Stopped (``crucible stop``), the same command goes on where it was.
 
-Of one seed all arms take the same number of optimizer steps: a step's batch is cut in two, whatever the filter leaves
-of it. All generate the same number of samples, five answers to each of 48 prompts a step, but for ``ppo_s_steps``;
+Of one seed all arms but ``dpo`` take the same number of optimizer steps: a step's batch is cut in two, whatever the
+filter leaves of it. All generate the same number of samples, five answers to each of 48 prompts a step, but for
+``ppo_s_steps``; those with a critic 480 more before, to warm it up, which ``raft`` has no use for. Each is evaluated on
+the same held-out problems after half of its steps and at its end.
 ``ppo_s_samples`` (one answer, the paper's PPO-S) takes five times as many prompts instead, ``ppo_s_steps`` as many
 prompts and so a fifth of the samples. ``raft`` fine-tunes on the best of five, ``dpo`` on the pairs that the reward
 model learned from, and samples nothing. Nothing but the reward model pays; a fifth of the answers is executed, to look.
@@ -22,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiment import RUNS, load_stages, logged, manifests, peak, recipe_file, run_missing, run_recipe
+from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
 from cluster.journal import read_journal
 from cluster.rollout import Group
 from cluster.stages.learned_reward import scores_and_truth
@@ -80,8 +82,11 @@ def recipe(seed: int) -> dict[str, Any]:
     looked_at = {"greedy": False, "problems": [{"spec": "synthetic:split=test,count=300,depth=2-3,seed=12"}]}
     kept[1] = kept[1] | looked_at
     for method in METHODS[1:]:
-        after = stages["after"] | looked_at | {"name": f"after-{method}", "model": f"stage:{method}"}
-        kept += [_training(method, seed, stages["ppo"]), after]
+        kept.append(_training(method, seed, stages["ppo"]))
+        models = {f"after-{method}": f"stage:{method}"}
+        if method != "dpo":
+            models = {f"half-{method}": f"stage:{method}@{_STEPS // 2}"} | models
+        kept += [stages["after"] | looked_at | {"name": name, "model": model} for name, model in models.items()]
     common["generators"]["count"] = 1  # the least work in all: arms run beside other work
     return common | {"seed": seed, "stages": kept}
 
@@ -105,6 +110,7 @@ def _training(method: str, seed: int, ppo: dict[str, Any]) -> dict[str, Any]:
         "name": method,
         "prompts_per_step": prompts,
         "samples_per_prompt": samples,
+        "export_steps": [_STEPS // 2],
         "execute_share": 1.0 if method == "ppo_s_steps" else 0.2,
         "learner": ppo["learner"] | batch | selection,
     }
@@ -113,28 +119,41 @@ def _training(method: str, seed: int, ppo: dict[str, Any]) -> dict[str, Any]:
 
 
 def gather(run: Path, method: str) -> dict[str, Any]:
-    """Figures of a finished arm, from its files."""
+    """Figures of a finished arm, from its files.
+
+    Raises ValueError where a step was not logged, as where the run was told to stop in the middle of one.
+    """
     steps, stages = logged(run, method), manifests(run)
-    after = f"after-{method}"
+    after, half = f"after-{method}", f"half-{method}"
     figures: dict[str, Any] = {
         "after": stages[after]["figures"]["sampled_pass_at_1"],
         "rates": _rates(run / "stages" / after),
         "stage_seconds": {name: stages[name]["seconds"] for name in (method, after)},
     }
     if method == "dpo":
-        return figures | {"pairs": stages[method]["figures"]}
+        return figures | {"peak": figures["after"]["mean"], "pairs": stages[method]["figures"]}
+    if (numbers := [step["step"] for step in steps]) != list(range(1, _STEPS + 1)):
+        raise ValueError(f"{run}: of {method} steps {numbers} were logged; remove the run, and start it again")
+    alarms = [step["alarm/reward_hacking"] for step in steps if "alarm/reward_hacking" in step]
+    figures["half"] = stages[half]["figures"]["sampled_pass_at_1"]
+    figures["stage_seconds"][half] = stages[half]["seconds"]
     curve = [step["rollout/pass_rate"] for step in steps]
     return figures | {
-        "peak": peak(curve),
+        "peak": max(figures[when]["mean"] for when in ("half", "after")),
         "pass_rate_curve": [round(value, 4) for value in curve],
         "score_curve": [round(step["rollout/reward"], 4) for step in steps],
         "kl_curve": [round(step["policy/kl_reference"], 5) for step in steps if "policy/kl_reference" in step],
-        "alarms": sum(step.get("alarm/reward_hacking", 0.0) for step in steps),
+        "alarms": sum(alarms) if alarms else None,
         "tokens_given": sum(step["learner/tokens_given"] for step in steps),
         "tokens_policy": sum(step["learner/tokens_policy"] for step in steps),
         "learner_cpu_s": round(sum(step["time/train_cpu_s"] for step in steps), 1),
         "r_squared": r_squared_by_part(run / "stages" / method / "trajectories"),
     }
+
+
+def _lineage(path: Path) -> int:
+    """Of a step's journal: a step that was taken again has several, of which the newest was trained."""
+    return int(path.stem.rpartition("L")[2])
 
 
 def r_squared_by_part(journal: Path) -> dict[str, dict[str, dict[str, float]]]:
@@ -143,11 +162,13 @@ def r_squared_by_part(journal: Path) -> dict[str, dict[str, dict[str, float]]]:
     Over the executed answers of whole groups; a part whose groups hold one answer has none.
     """
     groups: list[tuple[np.ndarray, np.ndarray]] = []
-    for path in sorted(journal.glob("*.parquet")):
+    newest = {path.name.partition(".")[0]: path for path in sorted(journal.glob("*.parquet"), key=_lineage)}
+    for _, path in sorted(newest.items()):
         by_problem: dict[tuple[int, str], list[Any]] = {}
         for entry in read_journal(path):
             by_problem.setdefault((entry.trajectory.group, entry.trajectory.id.problem_id), []).append(entry)
-        groups += scores_and_truth([Group(0, _NO_PROBLEM, tuple(entries)) for entries in by_problem.values()])
+        judged = scores_and_truth([Group(0, _NO_PROBLEM, tuple(entries)) for entries in by_problem.values()])
+        groups += [group for group in judged if len(group[0]) > 1]
     third = len(groups) // 3
     parts = {"start": groups[:third], "middle": groups[third : 2 * third], "end": groups[2 * third :]}
     return {name: {binning: _fits(part, binning) for binning in _BINNINGS} for name, part in parts.items() if part}

@@ -79,7 +79,9 @@ def arm_recipe(method: str, seed: int, shared: Path) -> dict[str, Any]:
     if method == "sft":
         (trained,) = (stage for stage in load_stages("rlcf_sft.yaml")[1].values() if stage["name"] == "sft")
         seconds = training_seconds(shared, RUNS / f"{EXPERIMENT}-both-{seed}")
-        trained = trained | {"base": base, "train": {"max_seconds": seconds, "batch_examples": 32, "seed": seed}}
+        # As long, and on as many processors: while RLCF trains, generator and compiler work beside its trainer.
+        budget = {"max_seconds": seconds, "batch_examples": 32, "seed": seed}
+        trained = trained | {"base": base, "threads": os.cpu_count() or 1, "train": budget}
         return common | {"seed": seed, "stages": [trained, after | {"model": "stage:sft"}]}
     ppo = stages["ppo"]
     compiler, comparison, cut = ppo["rewards"]

@@ -25,6 +25,13 @@ FULL_STORE = (
 )
 
 
+def was_raised_as(error: BaseException | None, *kinds: type[BaseException]) -> bool:
+    """Whether what an actor raised, which Ray hides behind errors of its own, is of one of these kinds."""
+    while error is not None and not isinstance(error, kinds):
+        error = getattr(error, "cause", None) or error.__cause__
+    return error is not None
+
+
 async def again_when_lost(work: Callable[[], Awaitable[T]], *, who: str, times: int, report: Report) -> T:
     """What ``work`` returns; it is begun anew when the actor that it is done by was lost, ``times`` times in all."""
     for _ in range(times - 1):

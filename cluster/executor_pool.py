@@ -21,12 +21,12 @@ from cluster.placement import SANDBOX_RESOURCE
 from cluster.presence import Present, refuse_other_versions
 from cluster.roster import Member, Report, Roster, sentence_of, unheard, unless_given_up
 from cluster.session import start_actor
+from sandbox.diagnosis import ErrorClass, error_class
 from sandbox.verdict import Outcome, Verdict
 
 _CACHE_ENTRIES = 100_000
 _WORK_PER_SLOT = 2  # one runs, one waits: a slot is never idle, and a dead executor held little
-# What a program does is the same each time, unless a limit of time or memory, or our own fault, cut it short.
-_CACHEABLE = {Outcome.PASSED, Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR}
+_REPEATABLE = {Outcome.PASSED, Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR, Outcome.COMPILE_ERROR}
 
 
 class ExecutorActor(ExecutorWorker, Present):
@@ -143,7 +143,7 @@ class ExecutorPool:
         executed = await self._run(work)
         self.answered += 1
         self._count(executed)
-        if executed.verdict.outcome in _CACHEABLE:
+        if _is_repeatable(executed.verdict):
             self._verdicts[key] = executed.verdict
             if len(self._verdicts) > _CACHE_ENTRIES:
                 self._verdicts.popitem(last=False)
@@ -234,6 +234,13 @@ def _not_run(work: Execution, detail: str) -> Executed:
     now = time.time()
     verdict = Verdict(Outcome.INFRASTRUCTURE_ERROR, num_cases=len(work.suite.cases), detail=detail)
     return Executed(verdict, now, now)
+
+
+def _is_repeatable(verdict: Verdict) -> bool:
+    """What a program does is the same each time, unless a limit of time or memory, or our own fault, cut it or its
+    compiler short."""
+    classes = {error_class(diagnostic) for diagnostic in verdict.diagnostics}
+    return verdict.outcome in _REPEATABLE and ErrorClass.COMPILER_LIMIT not in classes
 
 
 def _content_key(work: Execution) -> bytes:

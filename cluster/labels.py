@@ -61,7 +61,7 @@ def read_labels(path: Path, tokenizer: str) -> list[LabelledAnswer]:
         return [_answer(row) for row in pq.read_table(path, schema=_SCHEMA).to_pylist()]
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # a cell or a column that is missing reads as None
         raise RunFolderError(f"{path}: {error}") from None
 
 

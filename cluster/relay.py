@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.errors import WeightsMissingError
 from actors.weights import ShmSender, read_published
-from cluster.calls import within
+from cluster.calls import was_raised_as, within
 from cluster.errors import ActorError
 from cluster.session import close_actors, end_actor, start_actor
 
@@ -31,14 +31,6 @@ _END_TIMEOUT_S = 10.0
 def of_this_node(ticket: dict[str, str]) -> dict[str, str]:
     """The ticket, saying that its files lie on this process's node."""
     return ticket | {"node": ray.get_runtime_context().get_node_id()} if ticket else ticket
-
-
-def _was_retired(error: BaseException | None) -> bool:
-    """Whether a version was gone before it was read. Where steps are short that is common, and both ends are whole: to
-    begin anew with them would cost the next copy its time, and others on the same nodes theirs."""
-    while error is not None and not isinstance(error, WeightsMissingError):
-        error = getattr(error, "cause", None) or error.__cause__
-    return error is not None
 
 
 async def _end(actor: Any) -> None:
@@ -135,7 +127,10 @@ class Relay:
         try:
             return await within(copied, self._timeout_s, f"node {node_id[:8]}", what)
         except ActorError as error:
-            if not _was_retired(error):  # either end may be broken: the next copy begins with new ones
+            # A version that was gone before it was read says nothing against either end, and is common where steps are
+            # short: to begin anew would cost the next copy its time, and others on the same nodes theirs. Otherwise
+            # either end may be broken.
+            if not was_raised_as(error, WeightsMissingError):
                 for node in (node_id, ticket["node"]):
                     if (actor := self._actors.pop(node, None)) is not None:
                         end_actor(actor)

@@ -240,6 +240,23 @@ class PPOStage(StageBase):
                 f"rewards: {compiling[0]} says nothing of a completion that the token limit cut, which would earn more "
                 "than a program that does not compile: name length_cut too"
             )
+        refused = [term.value for term in self.rewards if isinstance(term, CompilerTermConfig)]
+        cut = [term.value for term in self.rewards if isinstance(term, LengthCutConfig)]
+        if refused and sum(cut) > sum(refused):
+            raise ValueError(
+                f"rewards: a completion that the token limit cut earns {sum(cut):g} and a program that does not "
+                f"compile {sum(refused):g}: lower length_cut.value to that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _not_to_be_compared_is_no_way_out(self) -> Self:
+        spared = [term.kind for term in compared_by(self) if term.compiling_only]
+        if spared and not any(isinstance(term, CompilerTermConfig) for term in self.rewards):
+            raise ValueError(
+                f"rewards: {spared[0]} compares what compiles, so that a program that does not would earn more than a "
+                "poor one: name compiler too, or set compiling_only: false"
+            )
         return self
 
     @model_validator(mode="after")

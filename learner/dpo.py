@@ -106,6 +106,8 @@ def judge_dpo(
     """Figures of a trained policy against the one that it began as. Raises ValueError without pairs."""
     if not pairs:
         raise ValueError("no pairs to judge a policy by")
+    for model in (policy, reference):
+        settle(model, compute_device(config.compute.device))
     now, before = (
         pair_logprobs(
             Policy(model, temperature=config.temperature, compute=config.compute), pairs, row_tokens=config.row_tokens

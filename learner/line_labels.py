@@ -12,7 +12,6 @@ granted that a prefix of a good prefix is good; a probe by a few completions can
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ class LineSearch:
 
     def __init__(self, num_lines: int) -> None:
         """``num_lines``: T, lines that count."""
-        self._num_lines = num_lines
         self._good, self._bad = 0, num_lines + 1  # the empty prefix is taken to be good; nothing lies beyond the whole
         self.num_probes = 0
 
@@ -55,8 +53,8 @@ class LineSearch:
 
     @property
     def most_probes(self) -> int:
-        """ceil(log2(T + 1)), of the whole search."""
-        return math.ceil(math.log2(self._num_lines + 1))
+        """That may still be asked for: ceil(log2(T + 1)) of a search that begins."""
+        return (self._bad - self._good - 1).bit_length()
 
 
 def labels_of(is_neutral: Sequence[bool], num_good: int) -> list[int]:

@@ -223,6 +223,8 @@ class SlotPool:
                 # One quiet try, with more time; what comes of it is final.
                 async with self._quiet:
                     verdict, _ = await self._run_twice_if_slot_dies(replace(work, wall_factor=_QUIET_WALL_FACTOR))
+            elif end is End.BROKEN:  # a compiler that was ended from outside, idle perhaps, is no program's fault
+                verdict, _ = await self._run_in_fresh(work)
         except SandboxError as error:
             return infrastructure_error(work.num_cases, str(error))
         return verdict
@@ -258,6 +260,10 @@ class SlotPool:
         """
         with contextlib.suppress(SlotDiedError):
             return await self._run_once(work)
+        return await self._run_in_fresh(work)
+
+    async def _run_in_fresh(self, work: Work) -> tuple[Verdict, End]:
+        """In a slot of its own; if that one dies the program is to blame."""
         slot = await self._new_slot()  # raises if the engine is what is broken
         try:
             return await self._run_in(slot, work)

@@ -82,7 +82,7 @@ def scores_and_truth(groups: Sequence[Group]) -> list[tuple[np.ndarray, np.ndarr
             for entry in group.entries
             if entry.is_right is not None and any(e.term == _TERM for e in entry.trajectory.events)
         ]
-        if len(pairs) > 1:
+        if pairs:
             scores, passed = zip(*pairs, strict=True)
             found.append((np.array(scores, np.float64), np.array(passed, np.float64)))
     return found
@@ -95,10 +95,14 @@ def choose_filter(
 
     Raises ConfigError if the scores are too alike to be compared.
     """
-    try:
-        fits = compare_filters(
-            choice.candidates, scores_and_truth(groups), num_bins=choice.num_bins, binning=choice.binning
+    judged = [group for group in scores_and_truth(groups) if len(group[0]) > 1]  # a group of one is no choice
+    if len({truth for _, passed in judged for truth in passed.tolist()}) < 2:
+        raise ConfigError(
+            f"choose_filter: of {sum(len(passed) for _, passed in judged)} answers all pass, or none does, so that no "
+            "filter is better than another; take other problems, or a policy that solves some of them"
         )
+    try:
+        fits = compare_filters(choice.candidates, judged, num_bins=choice.num_bins, binning=choice.binning)
     except ValueError as error:
         raise ConfigError(f"choose_filter: {error}; take more prompts, or a reward model whose scores differ") from None
     best = max(choice.candidates, key=lambda rule: fits[name_of(rule)].r_squared)
@@ -141,10 +145,8 @@ class RewardWatch:
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """Figures after one more step; none before the window is full."""
         now = scores_and_truth(groups)
-        self._steps.append(now)
-        window = self._parting.step(
-            *(np.concatenate([np.zeros(0), *(group[part] for group in now)]) for part in (0, 1))
-        )
+        self._steps.append([group for group in now if len(group[0]) > 1])
+        window = self._parting.step(now)
         if window is None:
             return {}
         figures = {
@@ -156,7 +158,7 @@ class RewardWatch:
             figures["reward_model/correlation_with_tests"] = window.correlation
         seen = [group for step in self._steps for group in step]
         bins = {"num_bins": self._choice.num_bins, "binning": self._choice.binning}
-        for rule in self._choice.candidates:
+        for rule in self._choice.candidates if seen else ():
             with contextlib.suppress(ValueError):  # too few different scores for a line
                 fit = compare_filters([rule], seen, **bins)[name_of(rule)]
                 figures[f"reward_model/r_squared_{name_of(rule)}"] = fit.r_squared

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,7 @@ async def label_lines(context: RunContext, stage: LineLabelsStage, folder: Stage
     records = ProbeRecords(folder)
     counts: Counter[str] = Counter()
     labelled: list[LabelledAnswer] = []
+    names: set[str] = set()  # of the answers of all policies so far
     search_s = 0.0
     for index, policy in enumerate(stage.policies):
         entries = await _answers(context, stage, folder, lineage, index)
@@ -52,7 +54,8 @@ async def label_lines(context: RunContext, stage: LineLabelsStage, folder: Stage
             context.generators, context.executors, style=loaded.style, token_bytes=loaded.token_bytes,
             sampling=stage.sampling, max_in_flight=stage.max_in_flight,
         )  # fmt: skip
-        budget = Budget(_share_until(stage, index), records.num_completions)
+        names |= {str(entry.trajectory.id) for entry in entries}
+        budget = Budget(_share_until(stage, index), records.num_completions(names))
         searches = Searches(context.config.name, stage, index, prober, records, budget, counts)
         context.panel.begin(stage.name, 1.0)
         begun = time.monotonic()
@@ -147,10 +150,9 @@ class ProbeRecords:
             (record["answer"], record["lines"]): record for record in read_lines(self._file)
         }
 
-    @property
-    def num_completions(self) -> int:
-        """Asked for so far."""
-        return sum(record["completions"] for record in self._known.values())
+    def num_completions(self, answers: Collection[str]) -> int:
+        """Asked for so far, for these answers."""
+        return sum(record["completions"] for record in self._known.values() if record["answer"] in answers)
 
     def known(self, answer: str, lines: int) -> tuple[bool, int] | None:
         """(good, completions) of a probe that was made; None otherwise."""
@@ -236,31 +238,28 @@ class Searches:
             return None
         if answer.entry.trajectory.passed:
             return self._labelled(answer, num_lines, 0, 0)
-        search, spent, new = LineSearch(num_lines), 0, 0
-        reserve = search.most_probes * self._stage.completions - self._known_cost(answer)
-        if not await self._budget.set_aside(reserve):
-            self._counts["over_budget"] += 1
-            return None
-        while (lines := search.probe) is not None:
-            known = self._records.known(answer.name, lines)
-            if known is None:
-                probed = await self._probe(answer, lines)
-                new += probed.num_completions
-                if probed.is_good is None:
-                    self._counts["not_judged"] += 1
-                    await self._budget.give_back(reserve - new)
-                    return None
-                self._records.add(answer.name, lines, probed.is_good, probed.num_completions)
-                known = probed.is_good, probed.num_completions
+        search, spent = LineSearch(num_lines), 0
+        while (lines := search.probe) and (known := self._records.known(answer.name, lines)):  # an earlier start's
             search.answer(known[0])
             spent += known[1]
-        await self._budget.give_back(reserve - new)
+        if search.probe is not None:
+            reserve, new = search.most_probes * self._stage.completions, 0
+            if not await self._budget.set_aside(reserve):
+                self._counts["over_budget"] += 1
+                return None
+            try:
+                while (lines := search.probe) is not None:
+                    probed = await self._probe(answer, lines)
+                    new += probed.num_completions
+                    if probed.is_good is None:
+                        self._counts["not_judged"] += 1
+                        return None
+                    self._records.add(answer.name, lines, probed.is_good, probed.num_completions)
+                    search.answer(probed.is_good)
+            finally:
+                await self._budget.give_back(reserve - new)
+            spent += new
         return self._labelled(answer, search.num_good, search.num_probes, spent)
-
-    def _known_cost(self, answer: Prepared) -> int:
-        """Completions of this answer's probes that an earlier start has paid for."""
-        known = (self._records.known(answer.name, lines) for lines in range(1, len(answer.counted) + 1))
-        return sum(record[1] for record in known if record is not None)
 
     async def _probe(self, answer: Prepared, lines: int) -> Any:
         turn = answer.entry.trajectory.turns[-1]

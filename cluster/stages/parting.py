@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,26 +25,40 @@ class PartingWatch:
     """Looks at the answers of the last steps.
 
     They have parted when the mean score is above that of the window in which the tests passed most, while they now pass
-    less often by more than two standard errors of the difference.
+    less often by more than two standard errors of the difference. Answers to one prompt are alike, so the error is that
+    of a mean over groups.
     """
 
     def __init__(self, window: int = 10) -> None:
         """``window``: steps."""
-        self._steps: deque[tuple[Array, Array]] = deque(maxlen=window)
+        self._steps: deque[list[tuple[Array, Array]]] = deque(maxlen=window)
         self._window = window
-        self._best: tuple[float, float] | None = None  # (pass rate, mean score) of the best window
+        self._best: tuple[float, float, float] | None = None  # (pass rate, its error, mean score) of the best window
 
-    def step(self, scores: Array, passed: Array) -> Window | None:
-        """After one more step's answers (score and 0 or 1 of each); None before the window is full."""
-        self._steps.append((scores, passed))
-        scores, passed = (np.concatenate([step[part] for step in self._steps]) for part in (0, 1))
-        if len(self._steps) < self._window or not len(passed):
+    def step(self, groups: Sequence[tuple[Array, Array]]) -> Window | None:
+        """After one more step's answers (scores, and 0 or 1, of each group's); None before the window is full."""
+        self._steps.append([group for group in groups if len(group[0])])
+        seen = [group for step in self._steps for group in step]
+        if len(self._steps) < self._window or not seen:
             return None
-        rate, score = float(passed.mean()), float(scores.mean())
+        scores, passed = (np.concatenate([group[part] for group in seen]) for part in (0, 1))
+        rate, score, error = float(passed.mean()), float(scores.mean()), _error([group[1] for group in seen])
         if self._best is None or rate > self._best[0]:
-            self._best = (rate, score)
-        error = float(np.sqrt(max(self._best[0] * (1 - self._best[0]), 1e-12) / len(passed)))
-        is_parted = self._best[0] - rate > 2 * np.sqrt(2) * error and score > self._best[1]
+            self._best = (rate, error, score)
+        is_parted = self._best[0] - rate > 2 * np.hypot(error, self._best[1]) and score > self._best[2]
         varies = scores.std() > 0 and passed.std() > 0
         correlation = float(np.corrcoef(scores, passed)[0, 1]) if varies else None
         return Window(score, rate, bool(is_parted), correlation)
+
+
+def _error(groups: Sequence[Array]) -> float:
+    """Standard error of the pass rate over all answers: that of a ratio of sums over groups. Of one group alone, and
+    never less than, that of answers which have nothing to do with each other."""
+    passed = np.concatenate(groups)
+    rate = float(passed.mean())
+    apart = np.sqrt(rate * (1 - rate) / len(passed))
+    if len(groups) < 2:
+        return float(apart)
+    residuals = np.array([group.sum() - rate * len(group) for group in groups])
+    clustered = np.sqrt((residuals**2).sum() * len(groups) / (len(groups) - 1)) / len(passed)
+    return float(max(apart, clustered))

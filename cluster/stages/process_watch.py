@@ -29,14 +29,16 @@ class ProcessWatch:
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """Figures of one step under the names of docs/metrics.md; those of the window only when it is full."""
-        entries = [entry for group in groups for entry in group.entries]
-        judged = [(score, entry.is_right) for entry in entries if (score := self.score(entry)) is not None]
-        scores = np.array([score for score, _ in judged], dtype=np.float64)
-        passed = np.array([bool(verdict) for _, verdict in judged], dtype=np.float64)
+        judged: list[tuple[np.ndarray, np.ndarray]] = []
+        for group in groups:
+            of_group = [(score, entry.is_right) for entry in group.entries if (score := self.score(entry)) is not None]
+            scores = np.array([score for score, _ in of_group], dtype=np.float64)
+            judged.append((scores, np.array([bool(verdict) for _, verdict in of_group], dtype=np.float64)))
+        scores = np.concatenate([np.zeros(0), *(group[0] for group in judged)])
         figures = shape_figures([shape_of(g.problem, e.program) for g in groups for e in g.entries if e.program])
         if len(scores):
             figures["process/score"] = float(scores.mean())
-        window = self._parting.step(scores, passed)
+        window = self._parting.step(judged)
         if window is not None:
             figures["process/window_score"] = window.score
             figures["process/window_pass_rate"] = window.pass_rate

@@ -25,7 +25,6 @@ from problems.problem import CompletionStyle, FunctionSuite, Limits, Problem, Sp
 
 _ENTRY_POINT = "Solution"
 _LENT = """
-import bisect, collections, copy, functools, heapq, itertools, math, operator, random, re, string, sys
 from bisect import *
 from collections import *
 from functools import *
@@ -34,7 +33,9 @@ from itertools import *
 from math import *
 from typing import *
 from builtins import *
-"""  # the last for pow: that of math takes no modulus
+import bisect, collections, copy, datetime, functools, hashlib, heapq, itertools, json, math, operator, random, re
+import statistics, string, sys, time
+"""  # builtins for pow: that of math takes no modulus; then modules: bisect is a function's name too
 _LIMITS = Limits(cpu_s=10.0, wall_s=30.0)  # a hundred inputs, some of them near the contest's bounds
 _DIFFICULTIES = {"Easy": 1.0, "Medium": 2.0, "Hard": 3.0}
 

@@ -8,6 +8,8 @@ deep for Python's parser ends this process, not another program's verdict.
 from __future__ import annotations
 
 import ast
+import functools
+import importlib
 import json
 import os
 import re
@@ -15,6 +17,7 @@ import struct
 import sys
 from typing import Any
 
+from pyflakes import messages
 from pyflakes.checker import Checker
 
 ERRORS = frozenset({
@@ -30,6 +33,13 @@ ERRORS = frozenset({
 """Messages of pyflakes that count: the line fails when it is reached. The others (unused names, redefinitions) are
 about style."""
 
+STARRED = frozenset({
+    "bisect", "cmath", "collections", "copy", "datetime", "decimal", "enum", "fractions", "functools", "heapq",
+    "itertools", "math", "operator", "os", "random", "re", "statistics", "string", "sys", "time", "typing",
+})  # fmt: skip
+"""Modules whose names ``from M import *`` is known to bring. With any other the star could bring every name, and a
+program that names nothing right would pass."""
+
 _FILE = "solution.py"
 _MAX_MESSAGE = 200
 _LENGTH = struct.Struct("!I")
@@ -40,12 +50,40 @@ Found = tuple[str, str, int, int]
 """(kind, message, line, column in bytes), both from 1; 0 where there is none."""
 
 
+class _Checker(Checker):
+    """A name that is not there is none: pyflakes forgives it where a star import may have brought it, or where a
+    handler for NameError, or for all, stands around it."""
+
+    @property
+    def exceptHandlers(self) -> Any:  # noqa: N802 (pyflakes' own)
+        return [()]
+
+    @exceptHandlers.setter
+    def exceptHandlers(self, _: Any) -> None:  # noqa: N802  # pyright: ignore[reportIncompatibleVariableOverride]
+        pass
+
+    def report(self, kind: Any, *arguments: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if kind is messages.ImportStarUsage:
+            node, name, modules = arguments
+            if not any(name in _exported(module) for module in modules.split(", ")):
+                kind, arguments = messages.UndefinedName, (node, name)
+        super().report(kind, *arguments)
+
+
+@functools.cache
+def _exported(module: str) -> frozenset[str]:
+    if module not in STARRED:
+        return frozenset()
+    found = importlib.import_module(module)  # one of the list above, not of the program's
+    return frozenset(getattr(found, "__all__", None) or (name for name in vars(found) if not name.startswith("_")))
+
+
 def check(source: bytes) -> list[Found]:
     """What is wrong with a program, in the order of its lines; empty for one that is sound."""
     try:
         tree = compile(source, _FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
         compile(source, _FILE, "exec", dont_inherit=True)  # what the tree alone does not show, as a lone return
-        messages: list[Any] = Checker(tree, filename=_FILE).messages
+        told: list[Any] = _Checker(tree, filename=_FILE).messages
     except SyntaxError as error:
         return [_of_syntax_error(error, source)]
     except (ValueError, *_TOO_MUCH) as error:
@@ -53,7 +91,7 @@ def check(source: bytes) -> list[Found]:
         return [(kind, str(error)[:_MAX_MESSAGE], 0, 0)]
     found = [
         (type(one).__name__, str(one.message % one.message_args)[:_MAX_MESSAGE], int(one.lineno), int(one.col) + 1)
-        for one in messages
+        for one in told
         if type(one).__name__ in ERRORS
     ]
     return sorted(found, key=lambda one: one[2:])

@@ -88,6 +88,15 @@ def test_too_long_is_counted_a_fault_is_no_reward_and_a_cut_program_is_not_compa
     assert events(Asked(), "    return a + a\n", finish=FinishReason.LENGTH) == ()
 
 
+def test_who_writes_too_much_to_be_compared_is_paid_as_the_worst_unless_the_reference_is_too_long_itself():
+    class Short(Asked):
+        async def compare(self, _prompt, first, second):
+            return TooLong() if first != second else 0.0
+
+    assert events(Short(), "    return a + a\n", weight=0.5) == (RewardEvent("comparison.too_long", -0.5),)
+    assert events(Asked(TooLong()), "    return a + a\n", weight=0.5) == (RewardEvent("comparison.too_long", 0.0),)
+
+
 def test_both_terms_share_the_compilers_rules_and_never_both_pay():
     asked = Asked(0.5)
     terms = build_terms(

@@ -240,6 +240,37 @@ def test_a_program_that_only_compiles_is_trivial(compilers, body):
     assert "compiler.compiles" in names(scored(compilers, of, byte_pieces(reference + TAIL)))
 
 
+async def always_compiles(_):
+    return Verdict(Outcome.PASSED, 1)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "what"),
+    [
+        ("python", "def f(x):\n    return 0\n", "trivial"),
+        ("python", 'class A:\n    def f(self, x: int = 3) -> int:\n        "Adds."\n        ...\n', "trivial"),
+        ("python", "def f(x):\n    pass\n", "trivial"),
+        ("python", "def f(x):\n    return x + 1\n", "compiles"),
+        ("java", "import java.util.*;\npublic class A { public static int f(int a) { return 0; } }", "trivial"),
+        ("java", "class A { void f() { } }", "trivial"),
+        ("java", "class A { int f(int a) { throw new RuntimeException(); } }", "trivial"),
+        ("java", "class A { int f(int a) { int b = a + 1; return b; } }", "compiles"),
+    ],
+)
+def test_a_whole_program_is_trivial_by_what_its_methods_do(language, text, what):
+    config, of = CompilerTermConfig(), problem(language, CompletionStyle.PROGRAM)
+    tried = attempt(of, [f"```{language}\n{text}\n```".encode()])
+    (events,) = run(CompilerTerm(config, config.checker(always_compiles)).score([tried]))
+    assert f"compiler.{what}" in names(events)
+
+
+def test_what_only_closes_a_method_is_no_program():
+    config = CompilerTermConfig()
+    tried = attempt(problem(), [b"    }\n}\n"])
+    (events,) = run(CompilerTerm(config, config.checker(always_compiles)).score([tried]))
+    assert "compiler.trivial" in names(events)
+
+
 def test_a_short_program_is_not_trivial_where_the_reference_is_as_short(compilers):
     of = problem(reference_completions=("        return a;\n" + TAIL,))
     assert "compiler.compiles" in names(scored(compilers, of, byte_pieces("        return a;\n" + TAIL)))
@@ -294,6 +325,18 @@ def test_a_compiler_that_gives_up_is_the_programs_fault():
     ((paid, note),) = run(term.score([attempt(problem(), [b"return a;"])]))
     assert paid == RewardEvent("compiler.compiler_limit", -1.0)
     assert note == RewardEvent("compiler.outside", 0.0)
+
+
+def test_a_program_that_ends_its_compilers_is_none_that_compiles():
+    async def ended(_):
+        return Verdict(Outcome.RUNTIME_ERROR, 1, signs=("slot-died",), detail="two slots died")
+
+    for language in ("java", "python"):
+        config = CompilerTermConfig()
+        ((paid, *_),) = run(
+            CompilerTerm(config, config.checker(ended)).score([attempt(problem(language), [b"return a;"])])
+        )
+        assert paid == RewardEvent("compiler.compiler_limit", -1.0)
 
 
 PYTHON = {

@@ -67,7 +67,7 @@ def noisy_middle(count: int = 400) -> list[Group]:
 
 def test_only_what_was_executed_and_scored_is_compared_by_the_models_score_alone() -> None:
     seen = scores_and_truth([group((0.5, True), (0.1, False), (0.9, None), (None, True)), group((0.3, True))])
-    assert [(scores.tolist(), passed.tolist()) for scores, passed in seen] == [([0.5, 0.1], [1.0, 0.0])]
+    assert [(scores.tolist(), passed.tolist()) for scores, passed in seen] == [([0.5, 0.1], [1.0, 0.0]), ([0.3], [1.0])]
 
 
 def test_a_completion_that_was_cut_fails_for_the_filters_and_for_the_alarm() -> None:
@@ -156,6 +156,30 @@ async def test_a_stage_samples_and_executes_before_training_and_keeps_what_it_ch
 def test_scores_that_are_all_alike_choose_no_filter(tmp_path) -> None:
     with pytest.raises(ConfigError, match="take more prompts"):
         choose_filter(StageFolder(tmp_path), FilterChoiceConfig(), [group((0.5, True), (0.5, False))])
+
+
+def test_answers_that_all_pass_or_all_fail_choose_no_filter(tmp_path) -> None:
+    for right in (True, False):
+        groups = [group((0.1 * index, right), (0.2 * index, right), problem=f"p{index}") for index in range(40)]
+        with pytest.raises(ConfigError, match="of 80 answers all pass, or none does"):
+            choose_filter(StageFolder(tmp_path), FilterChoiceConfig(), groups)
+
+
+def test_the_alarm_hears_of_single_answers_and_is_not_rung_by_one_bad_prompt() -> None:
+    """With one answer a prompt there is no filter to compare, and the score may part from the tests all the same."""
+    watch, alarms = RewardWatch(FilterChoiceConfig(), window=1), []
+    for score, rate in ((0, 0.4), (1, 0.1)):
+        groups = [group((score, index < 100 * rate), problem=f"p{index}") for index in range(100)]
+        figures = watch.step(groups)
+        alarms.append(figures["alarm/reward_hacking"])
+        assert not [name for name in figures if "r_squared" in name]
+    assert alarms == [0.0, 1.0]
+    # As many answers and the same rates; but they are those of four prompts, of each of which all pass or none does.
+    watch, alarms = RewardWatch(FilterChoiceConfig(), window=1), []
+    for score, solved in ((0, 2), (1, 1)):
+        groups = [group(*[(score, index < solved)] * 25, problem=f"p{index}") for index in range(4)]
+        alarms.append(watch.step(groups)["alarm/reward_hacking"])
+    assert alarms == [0.0, 0.0]
 
 
 def watched(*steps: tuple[float, float]) -> list[dict[str, float]]:

@@ -59,7 +59,7 @@ def stage(**fields) -> LineLabelsStage:
 
 async def label(folder: Path, oracle: Oracle, answers: list[Prepared], **fields):
     records, counts = ProbeRecords(StageFolder(folder)), Counter()
-    budget = Budget(stage(**fields).max_completions, records.num_completions)
+    budget = Budget(stage(**fields).max_completions, records.num_completions({answer.name for answer in answers}))
     searches = Searches("run", stage(**fields), 0, oracle, records, budget, counts)
     return await searches.run(answers, lambda *_: None), counts
 

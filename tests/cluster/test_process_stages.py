@@ -162,6 +162,18 @@ async def test_a_budget_labels_what_it_pays_for(tmp_path: Path) -> None:
     assert spent["stage:b@5"] > 0
 
 
+async def test_a_second_start_loses_no_label_that_was_paid_for(tmp_path: Path) -> None:
+    """What the later policy's probes cost is not charged to the earlier one, which had its share before."""
+    context, stage = context_of(tmp_path, tmp_path / "model"), labels_stage(max_completions=60)
+    figures = await label_lines(context, stage, context.folder.stage("labels"), 0)
+    answers, asked = read_labels(*_labels(context)), Writers.asked
+    again = await label_lines(context_of(tmp_path, tmp_path / "model"), stage, context.folder.stage("labels"), 1)
+    assert Writers.asked == asked
+    assert read_labels(*_labels(context)) == answers
+    assert {**again, "search_s": 0} == {**figures, "search_s": 0}
+    assert {answer.policy for answer in answers if answer.num_probes} == {"stage:a", "stage:b@5"}
+
+
 def _labels(context: RunContext) -> tuple[Path, str]:
     path = context.folder.stage("labels").root / LABELS
     return path, _tokenizer(path)

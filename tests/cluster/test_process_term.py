@@ -70,7 +70,14 @@ async def test_neither_more_lines_nor_comments_raise_a_total() -> None:
     padded = "    # a\n" * 20 + BODY + "    # b\n    'c'\n\n" * 20
     for body in (doubled, padded):
         assert total(await pay(lambda _: 1.0, body)) == pytest.approx(0.25)
-    assert await pay(lambda _: 1.0, "    # nothing\n") == []
+
+
+async def test_an_answer_without_a_line_that_counts_is_paid_as_one_whose_lines_are_all_bad() -> None:
+    text = "    # nothing\n"
+    (event,) = await pay(lambda _: 1.0, text)
+    assert (event.term, event.value) == ("process", pytest.approx(-0.25))
+    assert event.token == len(text) - 1  # the last one
+    assert total(await pay(lambda _: -1.0, BODY)) == pytest.approx(-0.25)
 
 
 async def test_a_cut_completion_counts_as_failing_and_its_unfinished_line_is_not_paid() -> None:

@@ -38,6 +38,9 @@ def entry(own: str, *terms: tuple[str, float], outcome: str = "", sample: int = 
     return JournalEntry(trajectory, (HEAD + own).encode(), outcome, compile_error=error)
 
 
+CUT = {"kind": "length_cut", "value": -1.0}
+
+
 def recipe(**ppo) -> RunConfig:
     problems = [{"spec": "synthetic:split=train,count=3,language=java"}]
     stages = [
@@ -50,12 +53,21 @@ def recipe(**ppo) -> RunConfig:
 
 def test_terms_that_compile_need_no_execution_but_a_word_on_cut_programs():
     both = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d"}]
-    config = recipe(rewards=[*both, {"kind": "length_cut", "value": -1.0}], execute_share=0.0)
+    config = recipe(rewards=[*both, CUT], execute_share=0.0)
     assert [term.kind for term in config.stages[2].rewards] == ["compiler", "comparison", "length_cut"]
     with pytest.raises(ValueError, match="compiler says nothing of a completion that the token limit cut"):
         recipe(rewards=both)
     with pytest.raises(ValueError, match="'base' is no earlier stage of kind discriminator"):
-        recipe(rewards=[{"kind": "comparison", "model": "stage:base"}, {"kind": "length_cut"}])
+        recipe(rewards=[both[0], {"kind": "comparison", "model": "stage:base"}, CUT])
+
+
+def test_no_way_out_of_being_compared_pays_more_than_a_program_that_does_not_compile():
+    compiler, comparison = {"kind": "compiler"}, {"kind": "comparison", "model": "stage:d"}
+    with pytest.raises(ValueError, match=r"cut earns -0.2 and a program that does not compile -1: lower length_cut"):
+        recipe(rewards=[compiler, comparison, {"kind": "length_cut"}])
+    with pytest.raises(ValueError, match=r"comparison compares what compiles, .*: name compiler too, or set"):
+        recipe(rewards=[comparison, CUT])
+    assert recipe(rewards=[comparison | {"compiling_only": False}, CUT])
 
 
 @pytest.mark.parametrize("name", ["rlcf.yaml", "rlcf_sft.yaml", "rlcf_codegen_350m.yaml"])
@@ -86,7 +98,7 @@ def test_problems_whose_language_has_no_compiler_are_left_out_and_counted_and_no
     monkeypatch.setattr(ppo, "problems_of", lambda sources: [one for source in sources for one in sets[source.spec]])
     logged = []
     context = SimpleNamespace(metrics=SimpleNamespace(log=lambda *record: logged.append(record)))
-    stage = recipe(rewards=[{"kind": "compiler"}, {"kind": "length_cut"}]).stages[2]
+    stage = recipe(rewards=[{"kind": "compiler"}, CUT]).stages[2]
     assert ppo._compiled(context, stage, ProblemSource(spec="mixed")) == [PROBLEM]
     assert logged == [("ppo", 0, {"compiler/no_compiler_prompts": 1.0})]
     with pytest.raises(ConfigError, match="'foreign' has no problem in java or python"):
@@ -146,7 +158,7 @@ async def test_a_stages_comparisons_go_back_with_its_checkpoint(tmp_path, monkey
 
     monkeypatch.setattr(comparing, "read_config", lambda _: DiscriminatorConfig())
     rewards = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d", "refresh_every_steps": 5}]
-    config = recipe(rewards=[*rewards, {"kind": "length_cut"}])
+    config = recipe(rewards=[*rewards, CUT])
     context = SimpleNamespace(config=config, model_path=lambda reference: tmp_path / reference, report=unheard)
     folder = tmp_path / "ppo"
     for step in (5, 10, 15):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from actors.errors import EngineDiedError, EngineUnavailableError
 from cluster.actor_config import ScorersConfig, SupervisionConfig
 from cluster.errors import ActorError, ClusterError
 from cluster.nodes import versions
@@ -88,6 +89,22 @@ async def test_a_scorer_that_hangs_while_nothing_is_asked_of_it_is_replaced_at_t
         assert await pool.ask(3) == 6
     assert len(pool.handles) == 2
     assert "did not answer its health check within 0.2 s" in pool.reports[0][2]
+    await pool.stop()
+
+
+@pytest.mark.parametrize("error", [EngineDiedError, EngineUnavailableError])
+async def test_a_judge_whose_engine_has_gone_is_replaced_though_its_actor_lives(monkeypatch, error) -> None:
+    class Engineless(Doubling):
+        async def score(self, _items: list[int]) -> list[int]:
+            raise error("the engine's process has ended")
+
+    pool = Pool(monkeypatch, lambda number: Doubling() if number else Engineless())
+    pool.start()
+    async with asyncio.timeout(5.0):
+        assert await asyncio.gather(*(pool.ask(item) for item in range(3))) == [0, 2, 4]
+    ((_, what, why),) = pool.reports
+    assert what == "lost"
+    assert "the engine's process has ended" in why
     await pool.stop()
 
 

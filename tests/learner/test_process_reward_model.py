@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from learner.critic import values_of
 from learner.line_labels import LabelledAnswer, labels_of
 from learner.model_config import OptimizerConfig
 from learner.packing import pack
@@ -18,7 +19,7 @@ from learner.process_reward_model import (
 )
 from learner.scalar_config import ScalarTrainingConfig
 from learner.scalar_head import ScalarHeadModel
-from learner.scalar_training import readings_of
+from learner.scalar_training import readings_of, scored_sequence
 
 BREAK, COMMENT, WRONG = 2, 3, 4
 FAST = OptimizerConfig(learning_rate=1e-2, head_factor=5.0)
@@ -139,3 +140,20 @@ def test_without_answers_there_is_nothing_to_learn_or_to_judge(scalar):
         train_process_reward_model(scalar, ScalarTrainingConfig(), [])
     with pytest.raises(ValueError, match="no line"):
         judge_lines(scalar, [], PositionPredictor([]), row_tokens=64)
+
+
+def test_the_value_of_the_state_after_a_line_is_what_is_read_at_the_lines_end(tiny_model):
+    """A critic that begins as the model says of a state what the model says of the lines so far, token for token."""
+    torch.manual_seed(0)
+    model = ScalarHeadModel.from_causal_lm(tiny_model)
+    with torch.no_grad():
+        model.score.weight.normal_()
+    sequences = [scored_sequence(f"a{n}", [3, 4, 5][:n], list(range(6, 6 + 3 * n))) for n in (1, 2, 3)]
+    values = values_of(model, sequences, 64).numpy()
+    read = readings_of(model, sequences, [range(s.num_tokens - s.num_trained, s.num_tokens) for s in sequences], 64)
+    begin = 0
+    for sequence, numbers in zip(sequences, read, strict=True):
+        of_this = values[begin : begin + sequence.num_trained]
+        assert np.allclose(of_this[1:], numbers[:-1], rtol=0, atol=1e-6)  # of token i + 1, after token i
+        assert np.ptp(of_this) > 0.01
+        begin += sequence.num_trained

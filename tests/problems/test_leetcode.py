@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from problems.datasets import load_problems
+from problems.datasets import leetcode, load_problems
 from problems.extraction import extract_program
 from problems.problem import CompletionStyle, Problem, Use
 
@@ -136,3 +136,16 @@ def test_all_rows_of_the_real_file_are_read_and_known_solutions_pass() -> None:
         assert failed_cases(problem, program) == []
         answer = f"Here it is.\n```python\n{program}\n```\n"
         assert failed_cases(problem, extract_program(problem, answer.encode()).program.decode()) == []
+
+
+def test_what_is_lent_is_both_modules_and_their_names():
+    lent: dict = {}
+    exec(leetcode._LENT, lent)
+    for text in (
+        "bisect.bisect_left([1, 2], 2)",
+        "bisect_left([1, 2], 2)",
+        "pow(3, 4, 80)",
+        "datetime.date(2, 1, 1).day",
+    ):
+        assert eval(text, lent) == 1
+    assert eval("heapq.nlargest(1, Counter('aab'))", lent) == ["b"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+import psutil
 import pytest
 
 from problems.compiling import CompileSuite
@@ -54,11 +55,46 @@ def test_python_is_checked_for_names_too_and_not_run(compilers: BlockingExecutor
     assert [(one.kind, one.line) for one in broken.diagnostics] == [("SyntaxError", 1)]
 
 
+@pytest.mark.parametrize(
+    ("source", "undefined"),
+    [
+        ("def f(a):\n    return fnord(a)\nfrom os import *\n", ["fnord"]),  # what a star brings is known
+        ("from numpy import *\ndef f(a):\n    return array(a)\n", ["array"]),  # or may be everything
+        ("from math import *\nfrom typing import *\ndef f(a: List) -> float:\n    return sqrt(len(a))\n", []),
+        ("def f(a):\n    try:\n        return fnord(a)\n    except NameError:\n        return 1\n", ["fnord"]),
+        ("def f(a):\n    try:\n        return fnord(a)\n    except:\n        return 1\n", ["fnord"]),
+        ("def f(a):\n    try:\n        return int(a)\n    except ValueError:\n        return 1\n", []),
+    ],
+)
+def test_a_name_that_is_not_there_cannot_be_talked_away(source: str, undefined: list[str]) -> None:
+    assert [
+        message.split("'")[1] for kind, message, *_ in check(source.encode()) if kind == "UndefinedName"
+    ] == undefined
+
+
 def test_a_program_that_ends_pythons_parser_is_refused_and_the_next_is_checked(compilers: BlockingExecutor) -> None:
     for source in (b"a = " + b"(" * 5000 + b")" * 5000, b"a = " + b"-" * 200_000 + b"1", b"a" + b".b" * 100_000):
         verdict = checked(compilers, "python", source)
         assert verdict.outcome is Outcome.COMPILE_ERROR
     assert checked(compilers, "python", b"a = 1\n").passed
+
+
+def test_a_compiler_that_was_ended_while_idle_costs_the_next_program_nothing() -> None:
+    """As the kernel does it that runs out of memory: a compiler is the first that it takes."""
+    try:
+        with open_backend("embedded", slots=1, languages=("java",)) as opened:
+            assert checked(opened, "java", b"class A { int a = 1; }").passed
+            compilers = [child for child in psutil.Process().children(recursive=True) if child.name() == "java"]
+            assert compilers
+            for compiler in compilers:
+                compiler.kill()
+            psutil.wait_procs(compilers, 5.0)
+            for _ in range(len(compilers) + 1):
+                assert checked(opened, "java", b"class B { int b = 2; }").passed
+    except ImageMissingError as error:
+        if os.environ.get("CRUCIBLE_REQUIRE_ENGINE") == "1":
+            raise
+        pytest.skip(str(error))
 
 
 def test_a_rate_that_a_training_loop_can_live_with(compilers: BlockingExecutor) -> None:
