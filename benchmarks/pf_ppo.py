@@ -22,14 +22,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
 from cluster.journal import read_journal
 from cluster.rollout import Group
-from cluster.stages.learned_reward import scores_and_truth
+from cluster.stages.learned_reward import Judged, fits_of, scores_and_truth
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
-from learner.filter_quality import Binning, compare_filters
+from learner.filter_quality import Binning
 from problems.problem import CompletionStyle, Problem
 
 EXPERIMENT = "pf_ppo"
@@ -161,14 +159,14 @@ def r_squared_by_part(journal: Path) -> dict[str, dict[str, dict[str, float]]]:
 
     Over the executed answers of whole groups; a part whose groups hold one answer has none.
     """
-    groups: list[tuple[np.ndarray, np.ndarray]] = []
+    groups: list[Judged] = []
     newest = {path.name.partition(".")[0]: path for path in sorted(journal.glob("*.parquet"), key=_lineage)}
     for _, path in sorted(newest.items()):
         by_problem: dict[tuple[int, str], list[Any]] = {}
         for entry in read_journal(path):
             by_problem.setdefault((entry.trajectory.group, entry.trajectory.id.problem_id), []).append(entry)
         judged = scores_and_truth([Group(0, _NO_PROBLEM, tuple(entries)) for entries in by_problem.values()])
-        groups += [group for group in judged if len(group[0]) > 1]
+        groups += [group for group in judged if len(group.scores) > 1]
     third = len(groups) // 3
     parts = {"start": groups[:third], "middle": groups[third : 2 * third], "end": groups[2 * third :]}
     return {name: {binning: _fits(part, binning) for binning in _BINNINGS} for name, part in parts.items() if part}
@@ -178,9 +176,9 @@ _NO_PROBLEM = Problem("", "python", "", CompletionStyle.CONTINUE, {})
 _BINNINGS: tuple[Binning, ...] = ("equal_mass", "equal_width")
 
 
-def _fits(groups: list[tuple[np.ndarray, np.ndarray]], binning: Binning) -> dict[str, float]:
+def _fits(groups: list[Judged], binning: Binning) -> dict[str, float]:
     try:
-        fits = compare_filters(_RULES, groups, binning=binning)
+        fits = fits_of(_RULES, groups, binning=binning)
     except ValueError:  # too few different scores for a line
         return {}
     return {kind: round(fit.r_squared, 4) for kind, fit in fits.items()}

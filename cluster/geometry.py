@@ -83,7 +83,7 @@ def _kept_of_group(stage: PPOStage) -> tuple[int, int]:
 
 
 def warnings_of(stage: PPOStage, max_model_len: int) -> list[str]:
-    """Settings that are allowed and may end the stage when a long prompt or completion comes."""
+    """Settings that are allowed, and may end the stage when a long prompt or completion comes, or do nothing."""
     sampling = stage.sampling
     longest = sampling.max_prompt_tokens + sampling.max_new_tokens
     found: list[str] = []
@@ -97,4 +97,7 @@ def warnings_of(stage: PPOStage, max_model_len: int) -> list[str]:
             f"sampling.max_prompt_tokens + max_new_tokens is {longest}, learner.max_trajectory_tokens "
             f"{stage.learner.max_trajectory_tokens}: the learner refuses longer trajectories"
         )
+    kl = stage.learner.kl
+    if kl.coefficient and (kl.place, kl.estimator) == ("loss", "k1"):
+        found.append("learner.kl: the gradient of k1 as a loss has mean zero, so that it anchors nothing; k2 and k3 do")
     return found

@@ -6,7 +6,7 @@ large model, the field's text gives it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -134,7 +134,7 @@ class KLConfig(Settings):
     coefficient: NonNegativeFloat = 0.02
     """Beta. 0: no reference model is held. PF-PPO: 0.01."""
     estimator: Literal["k1", "k2", "k3"] = "k1"
-    """See learner.kl."""
+    """See learner.kl. Where it is not named: k1 as a reward, k3 as a loss."""
     place: Literal["reward", "loss"] = "reward"
     """Subtracted from each token's reward (papers), or added to the loss (GRPO)."""
     adaptive: AdaptiveKLConfig | None = None
@@ -142,11 +142,14 @@ class KLConfig(Settings):
     placement: Literal["device", "host"] = "device"
     """Where the reference model waits. ``host``: it comes to the device for its pass only."""
 
-    @model_validator(mode="after")
-    def k1_is_no_loss(self) -> KLConfig:
-        if self.place == "loss" and self.estimator == "k1":
-            raise ValueError("kl.estimator k1 as a loss has a gradient of zero mean: use k2 or k3, or place 'reward'")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def a_loss_is_k3(cls, given: Any) -> Any:
+        """The gradient of k1 has mean zero: as a loss it must be asked for by name, and then anchors nothing."""
+        if not isinstance(given, dict):
+            return given
+        fields = cast("dict[str, Any]", given)
+        return {"estimator": "k3", **fields} if fields.get("place") == "loss" else fields
 
     @model_validator(mode="after")
     def nothing_adapts_from_zero(self) -> KLConfig:

@@ -92,9 +92,11 @@ def r_squared(
         binning: ``equal_mass``: each bin holds the same weight. ``equal_width``: the same range of reward.
 
     Raises:
-        ValueError: fewer than three bins hold anything: a line through two points fits always.
+        ValueError: fewer than three bins hold anything (a line through two points fits always), or none does.
     """
     used = weights > 0
+    if not used.any():
+        raise ValueError("the filter trains none of the responses")
     rewards, scores, weights = rewards[used], scores[used], weights[used]
     bins = _bins(rewards, weights, num_bins, binning)
     masses = np.bincount(bins, weights, num_bins)
@@ -115,16 +117,21 @@ def compare_filters(
     rules: Sequence[Filter],
     groups: Sequence[tuple[Array, Array]],
     *,
+    ranked_by: Sequence[Array] | None = None,
     num_bins: int = 20,
     binning: Binning = "equal_mass",
 ) -> dict[str, Fit]:
-    """R^2 of each filter, by ``filter_config.name_of``, over the same groups of (rewards, scores)."""
+    """R^2 of each filter, by ``filter_config.name_of``, over the same groups of (rewards, scores).
+
+    ``ranked_by``: of each group what the filters rank its members by, where that is not the reward model's word alone.
+    """
     rewards, scores = (np.concatenate([group[part] for group in groups]) for part in (0, 1))
+    ranked = [group_rewards for group_rewards, _ in groups] if ranked_by is None else ranked_by
     return {
         name_of(rule): r_squared(
             rewards,
             scores,
-            np.concatenate([inclusion_probabilities(rule, group_rewards) for group_rewards, _ in groups]),
+            np.concatenate([inclusion_probabilities(rule, ranks) for ranks in ranked]),
             num_bins=num_bins,
             binning=binning,
         )

@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,22 +70,39 @@ class LearnedReward:
             return Failed(str(error))
 
 
-def scores_and_truth(groups: Sequence[Group]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(learned scores, passed) of each executed group's answers that have both; cut ones have not passed."""
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+class Judged(NamedTuple):
+    """One group's answers, of each what the model says, whether it passes, and what it earns in all."""
+
+    scores: np.ndarray
+    passed: np.ndarray
+    rewards: np.ndarray
+
+
+def scores_and_truth(groups: Sequence[Group]) -> list[Judged]:
+    """Of each executed group the answers that have a learned score; cut ones have not passed."""
+    found: list[Judged] = []
     for group in groups:
-        pairs = [
+        rows = [
             (
                 sum(event.value for event in entry.trajectory.events if event.term == _TERM),
                 bool(entry.is_right),
+                sum(event.value for event in entry.trajectory.events),
             )
             for entry in group.entries
             if entry.is_right is not None and any(e.term == _TERM for e in entry.trajectory.events)
         ]
-        if pairs:
-            scores, passed = zip(*pairs, strict=True)
-            found.append((np.array(scores, np.float64), np.array(passed, np.float64)))
+        if rows:
+            found.append(Judged(*(np.array(column, np.float64) for column in zip(*rows, strict=True))))
     return found
+
+
+def fits_of(rules: Sequence[Filter], judged: Sequence[Judged], **bins: Any) -> dict[str, Fit]:
+    """R^2 of each filter. It ranks by all that an answer earns, as in training; what is measured is the learned part.
+
+    ``bins``: of ``learner.filter_quality.compare_filters``. Raises ValueError: too few different scores for a line.
+    """
+    pairs = [(group.scores, group.passed) for group in judged]
+    return compare_filters(rules, pairs, ranked_by=[group.rewards for group in judged], **bins)
 
 
 def choose_filter(
@@ -95,14 +112,15 @@ def choose_filter(
 
     Raises ConfigError if the scores are too alike to be compared.
     """
-    judged = [group for group in scores_and_truth(groups) if len(group[0]) > 1]  # a group of one is no choice
-    if len({truth for _, passed in judged for truth in passed.tolist()}) < 2:
+    judged = [group for group in scores_and_truth(groups) if len(group.scores) > 1]  # a group of one is no choice
+    if len({truth for group in judged for truth in group.passed.tolist()}) < 2:
+        num_answers = sum(len(group.passed) for group in judged)
         raise ConfigError(
-            f"choose_filter: of {sum(len(passed) for _, passed in judged)} answers all pass, or none does, so that no "
-            "filter is better than another; take other problems, or a policy that solves some of them"
+            f"choose_filter: of {num_answers} answers all pass, or none does: no filter is better than another; "
+            "take other problems, or a policy that solves some of them"
         )
     try:
-        fits = compare_filters(choice.candidates, judged, num_bins=choice.num_bins, binning=choice.binning)
+        fits = fits_of(choice.candidates, judged, num_bins=choice.num_bins, binning=choice.binning)
     except ValueError as error:
         raise ConfigError(f"choose_filter: {error}; take more prompts, or a reward model whose scores differ") from None
     best = max(choice.candidates, key=lambda rule: fits[name_of(rule)].r_squared)
@@ -139,14 +157,14 @@ class RewardWatch:
     def __init__(self, choice: FilterChoiceConfig, window: int = 10) -> None:
         """``choice``: the filters that are measured, and the bins."""
         self._choice = choice
-        self._steps: deque[list[tuple[np.ndarray, np.ndarray]]] = deque(maxlen=window)
+        self._steps: deque[list[Judged]] = deque(maxlen=window)
         self._parting = PartingWatch(window)
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """Figures after one more step; none before the window is full."""
         now = scores_and_truth(groups)
-        self._steps.append([group for group in now if len(group[0]) > 1])
-        window = self._parting.step(now)
+        self._steps.append([group for group in now if len(group.scores) > 1])
+        window = self._parting.step([(group.scores, group.passed) for group in now])
         if window is None:
             return {}
         figures = {
@@ -160,6 +178,6 @@ class RewardWatch:
         bins = {"num_bins": self._choice.num_bins, "binning": self._choice.binning}
         for rule in self._choice.candidates if seen else ():
             with contextlib.suppress(ValueError):  # too few different scores for a line
-                fit = compare_filters([rule], seen, **bins)[name_of(rule)]
+                fit = fits_of([rule], seen, **bins)[name_of(rule)]
                 figures[f"reward_model/r_squared_{name_of(rule)}"] = fit.r_squared
         return figures

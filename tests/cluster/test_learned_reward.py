@@ -23,7 +23,14 @@ from cluster.journal import JournalEntry, journal_path, read_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
 from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
-from cluster.stages.learned_reward import RewardWatch, choose_filter, chosen_filter, scores_and_truth
+from cluster.stages.learned_reward import (
+    Judged,
+    RewardWatch,
+    choose_filter,
+    chosen_filter,
+    fits_of,
+    scores_and_truth,
+)
 from cluster.stages.ppo import _watches, _with_chosen_filter, as_trained
 from cluster.stream import ProblemStream
 from learner.config import PPOConfig
@@ -67,13 +74,23 @@ def noisy_middle(count: int = 400) -> list[Group]:
 
 def test_only_what_was_executed_and_scored_is_compared_by_the_models_score_alone() -> None:
     seen = scores_and_truth([group((0.5, True), (0.1, False), (0.9, None), (None, True)), group((0.3, True))])
-    assert [(scores.tolist(), passed.tolist()) for scores, passed in seen] == [([0.5, 0.1], [1.0, 0.0]), ([0.3], [1.0])]
+    assert [(of.scores.tolist(), of.passed.tolist()) for of in seen] == [([0.5, 0.1], [1.0, 0.0]), ([0.3], [1.0])]
+    assert seen[0].rewards.tolist() == [0.5 - 5.0, 0.1 - 5.0]
+
+
+def test_filters_rank_by_all_that_is_paid_and_are_measured_by_the_learned_part() -> None:
+    """The best answer by its score was cut, and earns least: best-of-n trains another one."""
+    scores, passed, rewards = np.array([0.9, 0.5, 0.1]), np.array([0.0, 1.0, 0.0]), np.array([-0.1, 0.5, 0.1])
+    spread = [Judged(scores + shift, passed, rewards) for shift in (0.0, 0.1, 0.2)]
+    fit = fits_of([BestOfN()], spread, num_bins=20, binning="equal_width")["bon"]
+    assert fit.rewards == pytest.approx([0.5, 0.6, 0.7])
+    assert fit.scores.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_a_completion_that_was_cut_fails_for_the_filters_and_for_the_alarm() -> None:
     cut = JournalEntry(trajectory(0.9, None), outcome="cut")
     whole = JournalEntry(trajectory(0.1, True, 1), outcome="passed")
-    ((scores, passed),) = scores_and_truth([Group(0, PROBLEM, (cut, whole))])
+    ((scores, passed, _),) = scores_and_truth([Group(0, PROBLEM, (cut, whole))])
     assert (scores.tolist(), passed.tolist()) == ([0.9, 0.1], [0.0, 1.0])
     # A policy that runs on until it is cut, and pleases the reward model so: every answer that ends still passes.
     watch = RewardWatch(FilterChoiceConfig(), window=1)
@@ -87,11 +104,17 @@ def test_a_completion_that_was_cut_fails_for_the_filters_and_for_the_alarm() -> 
     assert alarms == [0.0, 1.0]
 
 
+def scored_alone(of: Group) -> Group:
+    """Without what is paid beside the learned score: thresholds are of the whole reward."""
+    entries = [replace(e, trajectory=replace(e.trajectory, events=e.trajectory.events[:1])) for e in of.entries]
+    return replace(of, entries=tuple(entries))
+
+
 def test_two_candidates_of_one_kind_are_told_apart(tmp_path) -> None:
     top, both_ends = Threshold(high=0.6, rest="drop"), Threshold(high=0.6, rest="bottom", low=-0.6)
     folder = StageFolder(tmp_path)
     choice = FilterChoiceConfig(candidates=(top, KeepAll(), both_ends), binning="equal_width")
-    rule, record = choose_filter(folder, choice, noisy_middle())
+    rule, record = choose_filter(folder, choice, [scored_alone(one) for one in noisy_middle()])
     assert record["fits"].keys() == {"threshold_high_0.6_rest_drop", "none", "threshold_high_0.6_rest_bottom_low_-0.6"}
     assert rule == chosen_filter(folder, choice) == both_ends  # its ends say the truth; in the top there is no failure
 

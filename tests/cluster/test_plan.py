@@ -96,6 +96,15 @@ def test_a_prompt_that_the_engine_would_refuse_is_warned_of() -> None:
     assert "prompts of more than 156 tokens" in warning
 
 
+def test_an_anchor_that_anchors_nothing_is_warned_of() -> None:
+    def warned(**kl) -> list[str]:
+        return warnings_of(ppo_stage(learner={"kl": {"coefficient": 0.1, "place": "loss"} | kl}), 1 << 20)
+
+    (warning,) = warned(estimator="k1")
+    assert "the gradient of k1 as a loss has mean zero" in warning
+    assert warned() == warned(estimator="k1", coefficient=0.0) == warned(estimator="k1", place="reward") == []
+
+
 # --- memory
 
 

@@ -39,7 +39,6 @@ def test_every_field_says_what_it_means():
         (lambda: PPOConfig.model_validate({"filter": {"kind": "best"}}), "filter"),
         (lambda: PPOConfig(row_tokens=100, max_trajectory_tokens=200), "max_trajectory_tokens 200 is more"),
         (lambda: PPOConfig(filter=BestOfN(), advantage=GroupBaseline(over="kept")), "compares one sample with itself"),
-        (lambda: KLConfig(estimator="k1", place="loss"), "use k2 or k3"),
         (lambda: KLConfig(coefficient=float("nan")), "coefficient"),
         (lambda: SFTConfig(), "max_steps and max_seconds"),
         (lambda: SFTConfig(max_steps=1, row_tokens=100, max_example_tokens=101), "max_example_tokens 101 is more"),
@@ -50,6 +49,11 @@ def test_every_field_says_what_it_means():
 def test_wrong_settings_are_refused_by_name(make, complaint):
     with pytest.raises(ValidationError, match=complaint):
         make()
+
+
+def test_a_divergence_in_the_loss_is_k3_unless_another_is_named():
+    assert (KLConfig().estimator, KLConfig(place="loss").estimator) == ("k1", "k3")
+    assert {KLConfig(place="loss", estimator=name).estimator for name in ("k1", "k2", "k3")} == {"k1", "k2", "k3"}
 
 
 def test_settings_can_t_be_changed():

@@ -323,12 +323,13 @@ def test_a_given_reference_and_critic_are_used(tiny_model, groups):
 # --- variants change what they should
 
 
-def test_kl_as_a_loss_pulls_towards_the_reference(tiny_model, groups):
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_kl_as_a_loss_pulls_towards_the_reference(tiny_model, groups, estimator):
     def after(coefficient):
         reference = copy.deepcopy(tiny_model)
         with torch.no_grad():
             next(reference.parameters()).mul_(1.3)
-        kl = KLConfig(coefficient=coefficient, estimator="k2", place="loss")
+        kl = KLConfig(coefficient=coefficient, estimator=estimator, place="loss")
         model = copy.deepcopy(tiny_model)
         PPOLearner(model, config(kl=kl, advantage=GroupBaseline()), reference=reference).step(groups)
         sequences = [as_sequence(t) for group in groups for t in group]
@@ -336,6 +337,35 @@ def test_kl_as_a_loss_pulls_towards_the_reference(tiny_model, groups):
         return float(apart.square().mean())
 
     assert after(5.0) < after(1e-6)
+
+
+def test_k1_as_a_loss_adds_the_score_of_what_was_sampled(tiny_model, groups):
+    """Its gradient is beta times the mean of grad log pi: of mean zero over samples, and not zero for these."""
+    once = {"advantage": GroupBaseline(), "epochs": 1, "minibatch_trajectories": 99, "aggregation": "token_mean"}
+
+    def change(coefficient):
+        model = copy.deepcopy(tiny_model)
+        kl = KLConfig(coefficient=coefficient, estimator="k1", place="loss")
+        learner = PPOLearner(model, config(kl=kl, **once), reference=copy.deepcopy(tiny_model))
+        gradients = {}
+        step = learner.policy_optimizer.step
+
+        def watched(**fields):
+            gradients.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
+            return step(**fields)
+
+        learner.policy_optimizer.step = watched
+        learner.step(groups)
+        return gradients
+
+    without, with_kl = change(1e-12), change(0.5)
+    policy = Policy(copy.deepcopy(tiny_model))
+    sequences = [as_sequence(t) for group in groups for t in group]
+    (row,) = pack(sequences, sum(s.num_tokens for s in sequences))
+    policy(row).logprobs.mean().mul(0.5).backward()
+    for name, parameter in policy.model.named_parameters():
+        added = with_kl[name] - without[name]
+        assert torch.allclose(added, parameter.grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
