@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 ARMS = Path(__file__).resolve().parent / "arms"
 RUNS = ROOT / "runs" / "experiments"
 """Run folders that several arms share, or that an arm goes on with after an interruption."""
-_PEAK_WINDOW = 5
 _T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
 
 
@@ -95,12 +94,6 @@ def logged(run: Path, stage: str) -> list[dict[str, Any]]:
         newest[record["step"]] = max(newest.get(record["step"], -1), record["lineage"])
     kept = [record for record in records if record["lineage"] == newest[record["step"]]]
     return sorted(kept, key=lambda record: record["step"])
-
-
-def peak(curve: Sequence[float]) -> float:
-    """Highest mean over 5 steps in a row: a single step's rate is mostly noise. Raises ValueError if empty."""
-    window = min(_PEAK_WINDOW, len(curve))
-    return max(sum(curve[i : i + window]) / window for i in range(len(curve) - window + 1))
 
 
 def over_seeds(values: Sequence[float]) -> str:

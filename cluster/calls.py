@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ray.exceptions import ObjectStoreFullError, OutOfDiskError, RayError, RayTaskError
 
+from actors.errors import EngineDiedError, EngineUnavailableError
 from cluster.errors import ActorError, LostActorError
 from cluster.roster import Report, sentence_of
 
@@ -45,7 +46,8 @@ async def again_when_lost(work: Callable[[], Awaitable[T]], *, who: str, times: 
 async def within(awaitable: Awaitable[Any], timeout_s: float, who: str, what: str) -> Any:
     """Awaits, and turns a time-out or an actor's error into one sentence that names the actor.
 
-    LostActorError says that it died or does not answer, any other ActorError that it lives and refused.
+    LostActorError says that it died, does not answer, or has no engine any more; any other ActorError that it lives
+    and refused.
     """
     try:
         # Never asyncio.wait_for: before Python 3.12 it forgets a cancellation that comes together with the answer, and
@@ -57,6 +59,7 @@ async def within(awaitable: Awaitable[Any], timeout_s: float, who: str, what: st
     except STORE_ERRORS as error:
         raise ActorError(f"{who} could not {what}: {FULL_STORE}") from error
     except RayTaskError as error:
-        raise ActorError(f"{who} could not {what}: {sentence_of(error)}") from error
+        kind = LostActorError if was_raised_as(error, EngineDiedError, EngineUnavailableError) else ActorError
+        raise kind(f"{who} could not {what}: {sentence_of(error)}") from error
     except RayError as error:
         raise LostActorError(f"{who} could not {what}: {type(error).__name__}") from error

@@ -17,7 +17,7 @@ from actors.engine import engine_environment
 from actors.errors import EngineDiedError, EngineUnavailableError, WeightsLostError
 from actors.generator import GenerationRequest, GenerationResult, Generator
 from cluster.actor_config import GeneratorsConfig, SupervisionConfig
-from cluster.calls import FULL_STORE, MAX_CONCURRENCY, STORE_ERRORS, within
+from cluster.calls import FULL_STORE, MAX_CONCURRENCY, STORE_ERRORS, was_raised_as, within
 from cluster.errors import ActorError, LostActorError
 from cluster.placement import SHARE
 from cluster.presence import Present, refuse_other_versions
@@ -344,7 +344,7 @@ class GeneratorPool:
         except STORE_ERRORS as error:
             raise ActorError(f"{member} could not sample: {FULL_STORE}") from error
         except RayTaskError as error:
-            if not isinstance(error.cause, _ENGINE_GONE):
+            if not was_raised_as(error, *_ENGINE_GONE):
                 raise ActorError(f"{member} could not sample: {sentence_of(error)}") from error
             self.roster.lose(member, sentence_of(error))
             raise LostActorError(sentence_of(error)) from error

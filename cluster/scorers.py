@@ -16,13 +16,12 @@ from numpy.typing import NDArray
 from actors.comparer import Comparer
 from actors.comparison import JudgeTermConfig, TooLong
 from actors.engine import engine_environment
-from actors.errors import EngineDiedError, EngineUnavailableError
 from actors.judging import Judge
 from actors.rewards import Tokens
 from actors.scorer import Scorer, ScoringConfig
 from cluster.actor_config import ScorersConfig, SupervisionConfig
 from cluster.background import background
-from cluster.calls import was_raised_as, within
+from cluster.calls import within
 from cluster.errors import ActorError, ClusterError, LostActorError
 from cluster.presence import Present, refuse_other_versions
 from cluster.roster import Report, unheard
@@ -179,12 +178,7 @@ class BatchingPool:
 
     async def _score_batch(self, actor: Any, who: str, batch: list[_Waiting]) -> None:
         items = [waiting.item for waiting in batch]
-        try:
-            scores = await within(getattr(actor, self.method).remote(items), _TIMEOUT_S, who, "score answers")
-        except ActorError as error:
-            if was_raised_as(error, EngineDiedError, EngineUnavailableError):  # the actor lives, and is of no use
-                raise LostActorError(str(error)) from error
-            raise
+        scores = await within(getattr(actor, self.method).remote(items), _TIMEOUT_S, who, "score answers")
         for waiting, score in zip(batch, scores, strict=True):
             if not waiting.score.done():
                 waiting.score.set_result(score)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import ray
 from ray._private.worker import global_worker
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
-from ray.exceptions import RpcError
+from ray.exceptions import RayError
 
 from cluster.placement import Bundle, actor_rows, cluster_nodes, place
 from cluster.roster import Report
@@ -48,7 +48,7 @@ def waiting_actors() -> dict[str, tuple[str, str]]:
         demanded = [dict(demand.request.resources_bundle) for demand in demands]
         rows = actor_rows("PENDING_CREATION") if demanded else []
         nodes = cluster_nodes() if rows else []
-    except RpcError:
+    except RayError:  # the head is busy, or gone: who depends on it says so
         return {}
     waiting: dict[str, tuple[str, str]] = {}
     for row in rows:

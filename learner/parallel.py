@@ -63,6 +63,10 @@ class Ranks:
             dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor
 
+    def any_of(self, *answers: bool) -> list[bool]:
+        """Each is true if it is for any rank, so that all decide alike: their clocks differ, say."""
+        return [bool(answer) for answer in self.largest(torch.tensor([float(answer) for answer in answers]))]
+
     def wait(self, group: dist.ProcessGroup | None = None) -> None:
         """Until all ranks are here; ``group``: over which they say so, None: the one that training uses."""
         if self.count > 1:

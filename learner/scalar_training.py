@@ -119,7 +119,7 @@ class ScalarTrainer:
         self._objective = objective
         self._ranks = ranks
         self._saving = saving
-        self._num_steps = 0
+        self._num_made = 0
         self._num_tokens = 0
         if saving is not None:
             self._origins = {"set of examples": fingerprint([one for example in examples for one in example])}
@@ -138,24 +138,23 @@ class ScalarTrainer:
 
     def train(self, progress: Callable[[ScalarProgress], None] | None = None) -> ScalarProgress:
         """All epochs, or what is left of them. Raises NonFiniteGradientError, with the weights of before that step."""
-        latest = ScalarProgress(self._num_steps, self.num_steps, float("nan"), self._num_tokens, 0.0, 0.0)
+        latest = ScalarProgress(self._num_made, self.num_steps, float("nan"), self._num_tokens, 0.0, 0.0)
         saved = time.monotonic()
         try:
-            for batch in islice(self._batches(), self._num_steps, None):
-                latest = self._step(batch, latest.step)
+            for batch in islice(self._batches(), self._num_made, None):
+                latest = self._step(batch)
                 if progress is not None:
                     progress(latest)
-                if self._saving is not None and self._is_due(time.monotonic() - saved, self._saving.every_s):
+                if self._saving is None:
+                    continue
+                (is_due,) = self._ranks.any_of(time.monotonic() - saved >= self._saving.every_s)
+                if is_due:
                     saved = time.monotonic()
                     self._begin_save(self._saving.folder)
         finally:
             if self._saving is not None:
                 self._writer.close()
         return latest
-
-    def _is_due(self, seconds: float, every_s: float) -> bool:
-        """All ranks decide alike: their clocks differ, and a checkpoint is written together."""
-        return bool(self._ranks.largest(torch.tensor([float(seconds >= every_s)]))[0])
 
     def _begin_save(self, folder: Path) -> None:
         self._writer.begin(folder, kind=_KIND, settings=self.config, state=self._state(), origins=self._origins)
@@ -166,12 +165,12 @@ class ScalarTrainer:
         )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._num_steps, self._num_tokens = state["num_steps"], state["num_tokens"]
+        self._num_made, self._num_tokens = state["num_steps"], state["num_tokens"]
         restore_random_state(state["random"])
 
     def _state(self) -> dict[str, Any]:
         return {
-            "num_steps": self._num_steps,
+            "num_steps": self._num_made,
             "num_tokens": self._num_tokens,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -185,7 +184,7 @@ class ScalarTrainer:
             for members in np.array_split(order, self._per_epoch):
                 yield [int(member) for member in members]
 
-    def _step(self, batch: Sequence[int], step: int) -> ScalarProgress:
+    def _step(self, batch: Sequence[int]) -> ScalarProgress:
         total = torch.zeros((), dtype=torch.float64)
         for row, members, counts in self._rows(batch):
             loss = self._objective(self.model(row), row, members) / len(batch)
@@ -194,12 +193,14 @@ class ScalarTrainer:
             (loss * self._ranks.count).backward()
             total += loss.detach()
             self._num_tokens += row.num_tokens if counts else 0
-        norm = self.optimizer.step(progress=step / self.num_steps)
+        norm = self.optimizer.step(progress=self._num_made / self.num_steps)
         if not math.isfinite(norm):
             raise NonFiniteGradientError("model", self._culprits(batch))
         loss = float(self._ranks.total(total))
-        self._num_steps = step + 1
-        return ScalarProgress(step + 1, self.num_steps, loss, self._num_tokens, self.optimizer.learning_rate, norm)
+        self._num_made += 1
+        return ScalarProgress(
+            self._num_made, self.num_steps, loss, self._num_tokens, self.optimizer.learning_rate, norm
+        )
 
     def _culprits(self, batch: Sequence[int]) -> tuple[str, ...]:
         """Names of the examples whose gradient, alone, is not finite; all of them if each alone is finite."""

@@ -133,7 +133,9 @@ class SFTTrainer:
         saved_s = self.seconds
         latest = SFTProgress(self.num_steps, self.fraction, float("nan"), self.num_tokens, self.seconds, 0.0, 0.0)
         for batch in self._batches():
-            is_over, is_due = self._agreed(stop() or self.fraction >= 1.0, self.seconds - saved_s >= checkpoint_every_s)
+            is_over, is_due = self.ranks.any_of(
+                stop() or self.fraction >= 1.0, self.seconds - saved_s >= checkpoint_every_s
+            )
             if is_due and checkpoint is not None:
                 saved_s = self.seconds
                 self.begin_save(checkpoint)
@@ -144,10 +146,6 @@ class SFTTrainer:
                 progress(latest)
         self._writer.finish()
         return latest
-
-    def _agreed(self, *answers: bool) -> list[bool]:
-        """All ranks decide alike: each is true if it is for any."""
-        return [bool(answer) for answer in self.ranks.largest(torch.tensor([float(answer) for answer in answers]))]
 
     def save(self, folder: str | Path) -> None:
         """Writes everything that the next step depends on."""

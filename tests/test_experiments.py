@@ -24,9 +24,14 @@ def _aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "RUNS", tmp_path)
 
 
-def test_the_peak_is_that_of_five_steps_in_a_row() -> None:
-    assert experiment.peak([0.0, 1.0, 0.0, 0.0, 0.0, 0.5, 0.5]) == pytest.approx(0.3)  # steps 2 to 6
-    assert experiment.peak([0.2, 0.4]) == pytest.approx(0.3)
+def test_a_step_that_was_taken_again_counts_once_as_it_was_trained(tmp_path: Path) -> None:
+    """A run was killed after step 3, and had its last checkpoint at step 1."""
+    taken = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (1, 4)]
+    records = [{"stage": "ppo", "lineage": lineage, "step": step} for lineage, step in taken]
+    others = [{"stage": "sft", "lineage": 0, "step": 2}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in [*records, *others]))
+    found = [(record["lineage"], record["step"]) for record in experiment.logged(tmp_path, "ppo")]
+    assert found == [(0, 1), (1, 2), (1, 3), (1, 4)]
 
 
 def test_every_arm_of_pf_ppo_takes_as_many_optimizer_steps() -> None:

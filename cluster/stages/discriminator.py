@@ -71,9 +71,8 @@ async def fit_discriminator(
         job = (str(context.model_path(stage.encoder)), train, held_out, str(folder.model), trainer.saving)
         return await trainer.call("train", *job, what="train a discriminator")
 
-    shutil.rmtree(
-        folder.checkpoints, ignore_errors=True
-    )  # an earlier start's: it had other samples, and so other pairs
+    # An earlier start's had other samples, and so other pairs.
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
     done = await with_trainer(
         context,
         stage,

@@ -176,8 +176,8 @@ class RewardWatch:
             figures["reward_model/correlation_with_tests"] = window.correlation
         seen = [group for step in self._steps for group in step]
         bins = {"num_bins": self._choice.num_bins, "binning": self._choice.binning}
-        for rule in self._choice.candidates if seen else ():
-            with contextlib.suppress(ValueError):  # too few different scores for a line
+        for rule in self._choice.candidates:
+            with contextlib.suppress(ValueError):  # too few different scores for a line, or no group of several
                 fit = fits_of([rule], seen, **bins)[name_of(rule)]
                 figures[f"reward_model/r_squared_{name_of(rule)}"] = fit.r_squared
         return figures

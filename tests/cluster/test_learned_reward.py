@@ -191,7 +191,7 @@ def test_answers_that_all_pass_or_all_fail_choose_no_filter(tmp_path) -> None:
 def test_the_alarm_hears_of_single_answers_and_is_not_rung_by_one_bad_prompt() -> None:
     """With one answer a prompt there is no filter to compare, and the score may part from the tests all the same."""
     watch, alarms = RewardWatch(FilterChoiceConfig(), window=1), []
-    for score, rate in ((0, 0.4), (1, 0.1)):
+    for score, rate in ((0.0, 0.4), (1.0, 0.1)):
         groups = [group((score, index < 100 * rate), problem=f"p{index}") for index in range(100)]
         figures = watch.step(groups)
         alarms.append(figures["alarm/reward_hacking"])
@@ -199,7 +199,7 @@ def test_the_alarm_hears_of_single_answers_and_is_not_rung_by_one_bad_prompt() -
     assert alarms == [0.0, 1.0]
     # As many answers and the same rates; but they are those of four prompts, of each of which all pass or none does.
     watch, alarms = RewardWatch(FilterChoiceConfig(), window=1), []
-    for score, solved in ((0, 2), (1, 1)):
+    for score, solved in ((0.0, 2), (1.0, 1)):
         groups = [group(*[(score, index < solved)] * 25, problem=f"p{index}") for index in range(4)]
         alarms.append(watch.step(groups)["alarm/reward_hacking"])
     assert alarms == [0.0, 0.0]

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -176,6 +177,10 @@ def test_labels_of_another_tokenizer_and_broken_files_are_refused(tmp_path: Path
     table = pq.read_table(path)
     pq.write_table(table.set_column(table.schema.get_field_index("labels"), "labels", [[[3], [1]]]), path)
     with pytest.raises(RunFolderError, match="labels"):
+        read_labels(path, "abc")
+    empty = pa.array([None] * len(answers), pa.list_(pa.int8()))
+    pq.write_table(table.set_column(table.schema.get_field_index("labels"), "labels", empty), path)
+    with pytest.raises(RunFolderError, match=r"labels\.parquet: "):
         read_labels(path, "abc")
     path.write_bytes(b"PAR1")
     with pytest.raises(RunFolderError, match=r"labels\.parquet cannot be read"):

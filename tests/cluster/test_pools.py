@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ray.exceptions import ObjectStoreFullError
 
-from actors.errors import WeightsCorruptedError
+from actors.errors import EngineDiedError, WeightsCorruptedError
 from actors.executor import Executed, Execution
 from actors.generator import GenerationRequest
 from cluster.actor_config import ExecutorsConfig, GeneratorsConfig, SupervisionConfig
@@ -206,6 +206,23 @@ async def test_weights_that_every_generator_refuses_end_the_run_with_the_reason(
         ActorError, match=r"generator-\d .* could not verify published weights: bucket-00000 has 3 bytes"
     ):
         await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+
+
+async def test_the_only_generator_whose_engine_dies_in_a_push_is_replaced(monkeypatch) -> None:
+    """Its actor lives and says so: that is a loss, and no refusal of the weights by all."""
+
+    class Dying(StandInGenerator):
+        async def update(self, ticket: dict[str, str]) -> None:  # noqa: ARG002
+            raise EngineDiedError("the engine's process has ended")
+
+    cluster = Cluster(monkeypatch, lambda n: (StandInGenerator if n else Dying)(StandInConfig()))
+    pool = generators(cluster, count=1)
+    await pool.start(Path("m"), L0)
+    async with watched(pool.roster):
+        await pool.push({"version": "L0.S1"}, WeightsVersion(0, 1))
+        await until(lambda: [member.who for member in pool.roster.serving] == ["generator-1"])
+    (why,) = cluster.reported("lost")
+    assert "the engine's process has ended" in why
 
 
 async def test_a_generator_that_leaves_finishes_what_it_holds_or_hands_it_back(monkeypatch) -> None:
