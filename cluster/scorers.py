@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 from collections import deque
@@ -53,7 +54,7 @@ class _Waiting:
     tries: int = 0
 
 
-class BatchingPool:
+class BatchingPool(abc.ABC):
     """Actors with a method (``score``) that takes a list of items and gives a list of as many scores.
 
     Each has a loop that consumes what is waiting, up to ``batch_answers`` at once; it waits for the next item, and is
@@ -110,8 +111,9 @@ class BatchingPool:
             _fail(item, ActorError("the scorers were ended"))
         self._waiting.clear()
 
+    @abc.abstractmethod
     def _start_actor(self) -> Any:
-        raise NotImplementedError
+        """A new Ray actor; returns its handle at once."""
 
     async def _serve(self, who: str) -> None:
         try:
