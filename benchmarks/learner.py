@@ -324,7 +324,7 @@ def trl_environment() -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         uv = str(Path(sys.executable).with_name("uv"))
-        environment = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
+        environment = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""), "UV_SYSTEM_CERTS": "1"}
         backend = [] if environment["UV_FIND_LINKS"] else ["--torch-backend", "cpu"]
         packages = ["trl==0.24.*", "transformers==4.57.*", "torch==2.13.0"]
         subprocess.run([uv, "venv", "-q", "--python", "3.11", str(folder)], check=True, env=environment)
