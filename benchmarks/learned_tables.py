@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from benchmarks.pf_ppo import METHODS
+from benchmarks.experiment import over_seeds
+from benchmarks.pf_ppo import CONDITIONS, METHODS
 from benchmarks.reranker import MODELS, SETTINGS
 from cluster.statistics import Estimate, mean_over_problems
 
 Arm = dict[str, Any]
-_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
 _CONTROL = "random_2"
 _PF_PPO_HEAD = """
 ## PF-PPO: which samples of a learned reward are trained
 
 `python -m benchmarks.pf_ppo`; its head says what the arms are. The reward model is the only reward; true pass@1 is
-measured on 300 held-out compositions, two samples each at temperature 1. Differences are paired by problem, 95 %; over
-several seeds the interval is Student's over the seeds' differences. *Peak*: the better of two such evaluations, after
-half of the steps and after all. *Alarms*: steps at which the score had risen while the tests passed less often.
+measured on 300 held-out compositions, two samples each at temperature 1. Differences are paired by problem; over
+several seeds the interval is Student's, 95 %, over the seeds' differences. *Peak*: the better of two such evaluations,
+after half of the steps and after all. *Alarms*: steps at which the score had risen while the tests passed less often.
 *Trained tokens*: through policy updates, in thousands. R^2 of five answers a group and some dozens of groups holds much
 noise of its own: a bin of best-of-five has two or three answers.
+"""
+_CONDITIONS_HEAD = """
+The same with one thing changed. *tests*: they pay, and no learned reward. *long*: three times the steps. *strong*: the
+reward model learns from four times the problems. *large*: a model of four layers and 1.5 times the width.
 """
 _RERANKER_HEAD = """
 ## A reranker that trains itself
@@ -37,23 +40,37 @@ def pf_ppo_section(arms: Sequence[Arm]) -> str:
     """Markdown; says of what was not run that it was not."""
     if not arms:
         return _PF_PPO_HEAD + "\nNo arm has been run yet.\n"
+    plain = [arm for arm in arms if not arm.get("condition")]
+    lines = [_PF_PPO_HEAD, *_methods_table(METHODS, plain), "", *_r_squared_table(plain), _CONDITIONS_HEAD]
+    for name, condition in CONDITIONS.items():
+        own = [arm for arm in arms if arm.get("condition") == name]
+        if not own:
+            lines += [f"*{name}*: not run.", ""]
+            continue
+        begun_with = [] if condition.makes else [arm for arm in plain if arm["method"] == "sft"]
+        lines += [f"*{name}*:", "", *_methods_table(("sft", *condition.methods), [*own, *begun_with]), ""]
+    return "\n".join(lines) + "\n"
+
+
+def _methods_table(methods: Sequence[str], arms: Sequence[Arm]) -> list[str]:
+    """One row a method, after the accuracy of the seeds' reward models."""
     seeds = sorted({arm["seed"] for arm in arms})
     models = [arm["reward_model"] for arm in arms if arm["method"] == "sft"]
     accuracy = ", ".join(f"{model['held_out_accuracy']:.3f} ({model['num_held_out_pairs']} pairs)" for model in models)
     lines = [
-        _PF_PPO_HEAD,
         f"Reward model: accuracy on held-out pairs {accuracy or 'not measured'} "
         f"of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}.",
         "",
         "| method | seeds | pass@1 | against SFT | against two at random | peak | alarms | trained tokens | CPU s "
         "| s |",
         "|---|---|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    lines += [_method_row(method, arms) for method in METHODS if any(arm["method"] == method for arm in arms)]
-    missing = [f"{method}-{seed}" for seed in seeds for method in METHODS if not _arm(arms, method, seed)]
-    if missing:
-        lines += ["", f"Not run: {', '.join(missing)}."]
-    return "\n".join([*lines, "", *_r_squared_table(arms)]) + "\n"
+    ]
+    present = [method for method in dict.fromkeys(methods) if any(arm["method"] == method for arm in arms)]
+    lines += [_method_row(method, arms) for method in present]
+    missing = [
+        f"{method}-{seed}" for seed in seeds for method in dict.fromkeys(methods) if not _arm(arms, method, seed)
+    ]
+    return [*lines, "", f"Not run: {', '.join(missing)}."] if missing else lines
 
 
 def _arm(arms: Sequence[Arm], method: str, seed: int) -> Arm | None:
@@ -92,9 +109,7 @@ def _against(other: str, method: str, arms: Sequence[Arm]) -> str:
         return "-"
     if len(found) == 1:
         return f"{found[0].mean:+.3f} [{found[0].low:+.3f}, {found[0].high:+.3f}]"
-    values = [one.mean for one in found]
-    half = _T_95[len(values)] * stdev(values) / math.sqrt(len(values))
-    return f"{mean(values):+.3f} [{mean(values) - half:+.3f}, {mean(values) + half:+.3f}]"
+    return over_seeds([one.mean for one in found])
 
 
 def difference(before: Arm, after: Arm) -> Estimate:

@@ -12,6 +12,7 @@ command goes on where it was.
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -93,25 +94,25 @@ def _choices(run: Path, evaluation: str) -> dict[str, Any]:
     problems: dict[str, list[JournalEntry]] = {}
     for path in sorted((run / "stages" / evaluation / "trajectories" / evaluation).glob("*.parquet")):
         for entry in read_journal(path):
-            if entry.trajectory.passed is not None and len(entry.trajectory.turns[-1].completion_ids):
+            if entry.trajectory.passed is not None:
                 problems.setdefault(entry.trajectory.id.problem_id, []).append(entry)
     found: dict[str, Any] = {}
     chosen: dict[str, dict[str, float]] = {}
     for setting, ranker in SETTINGS.items():
         scorer = Scorer(str(run / "stages" / ranker / "model"), ScoringConfig(ComputeConfig(), 4096, threads=1))
-        rows = {
-            problem: outcomes_of(entries, scorer.score([_answer(entry) for entry in entries]).tolist())
-            for problem, entries in problems.items()
-        }
+        rows = {problem: outcomes_of(entries, _scores(scorer, entries)) for problem, entries in problems.items()}
         chosen[setting] = {problem: row[2] for problem, row in rows.items()}
         gained = paired_difference(chosen["no_iteration"], chosen[setting])
         found[setting] = figures_of(list(rows.values())) | {"gained": asdict(gained)}
     return found
 
 
-def _answer(entry: JournalEntry) -> tuple[Any, Any]:
-    turn = entry.trajectory.turns[-1]
-    return turn.prompt_ids, turn.completion_ids
+def _scores(scorer: Scorer, entries: list[JournalEntry]) -> list[float]:
+    """An empty answer is never chosen, as ``crucible evaluate --rerank`` has it."""
+    turns = [entry.trajectory.turns[-1] for entry in entries]
+    answers = [(turn.prompt_ids, turn.completion_ids) for turn in turns if len(turn.completion_ids)]
+    scores = iter(scorer.score(answers).tolist())
+    return [next(scores) if len(turn.completion_ids) else -math.inf for turn in turns]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster.errors import ConfigError
 from cluster.labels import labelled_problems, refuse_other_tokenizer
+from cluster.learned_problems import hashed, read_learned
 from cluster.run_folder import RunFolder, digest
 from cluster.stage_config import (
     FROM_FILES,
@@ -224,9 +225,8 @@ def _vocabulary(model: Path) -> str:
 def check_inputs(stages: Sequence[Stage]) -> None:
     """Raises ConfigError for the first input that is missing, malformed, or may not be used so."""
     for stage in stages:
-        for reference in _models(stage):
-            if not reference.startswith(STAGE_PREFIX):
-                model_folder(reference)
+        for reference in _models_from_outside(stage):
+            model_folder(reference)
         for field, reference, reads in _scalar_heads(stage):
             if not reference.startswith(STAGE_PREFIX):
                 refuse_other_readers(model_folder(reference), f"stages.{stage.name}.{field}: {reference!r}", reads)
@@ -304,11 +304,16 @@ class ProblemSplit:
 
 
 def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
-    """Raises ConfigError if a problem that a stage learns from is evaluated on, by its id or by its prompt's words."""
+    """Raises ConfigError if a problem is evaluated on that a stage learns from, or has learned from that made a model
+    from outside which any stage uses; by its id or by its prompt's words.
+    """
     learned: dict[str, str] = {}
     labelled: dict[str, str] = {}  # by a file from outside, which names problems by their ids alone
     evaluated: dict[str, str] = {}
+    before: dict[str, str] = {}  # by models from outside, which name problems by hashes
     for stage in stages:
+        for model in _models_from_outside(stage):
+            before |= dict.fromkeys(read_learned(model_folder(model)), f"the model {model!r} has learned from")
         if isinstance(stage, ProcessRewardModelStage):
             labelled |= {problem: stage.name for path in _files(stage) for problem in labelled_problems(path)}
         if isinstance(stage, FROM_FILES):
@@ -318,15 +323,41 @@ def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
                 evaluated |= dict.fromkeys(_marks(stage.problems), stage.name)
         else:
             learned |= dict.fromkeys(_marks(stage.problems), stage.name)
-    taught = labelled | learned
+    taught = {mark: f"stages.{name} learns from" for mark, name in (labelled | learned).items()}
+    taught |= {mark: before[hashed(mark)] for mark in evaluated.keys() - taught.keys() if hashed(mark) in before}
     shared = sorted(taught.keys() & evaluated.keys())
     if shared:
         what = shared[0] if len(shared[0]) < _SHOWN else shared[0][:_SHOWN] + ".."
         raise ConfigError(
-            f"stages.{evaluated[shared[0]]} evaluates on problems that stages.{taught[shared[0]]} learns from "
-            f"({len(shared)} ids or prompts in both, such as {what!r}); use another split"
+            f"stages.{evaluated[shared[0]]} evaluates on problems that {taught[shared[0]]} "
+            f"({len(shared)} ids or prompts in both, such as {what!r}); use another split, "
+            "or set may_be_training_problems"
         )
     return ProblemSplit(len(learned) // 2, digest(sorted(learned)), len(evaluated) // 2, digest(sorted(evaluated)))
+
+
+def learned_by(name: str, stages: Sequence[Stage], folder: RunFolder) -> set[str]:
+    """Hashes of the ids and prompts that a stage learns from, itself or by what it takes from others and from outside.
+
+    ``stages``: those of the run, of which each takes from earlier ones alone.
+    """
+    learned: dict[str, set[str]] = {}
+    for stage in stages:
+        found = learned[stage.name] = set()
+        if isinstance(stage, ProcessRewardModelStage):
+            found |= {hashed(problem) for path in _files(stage) for problem in labelled_problems(path)}
+        if not isinstance(stage, FROM_FILES | EvaluateStage):
+            found |= {hashed(mark) for mark in _marks(stage.problems)}
+        for model in _models_from_outside(stage):
+            found |= read_learned(resolve_model(model, folder))
+        found.update(*(learned[earlier] for _, earlier in stage_references(stage)))
+        if stage.name == name:
+            break
+    return learned[name]
+
+
+def _models_from_outside(stage: Stage) -> list[str]:
+    return [reference for reference in _models(stage) if not reference.startswith(STAGE_PREFIX)]
 
 
 def _files(stage: ProcessRewardModelStage) -> list[Path]:

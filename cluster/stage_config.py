@@ -467,7 +467,8 @@ class EvaluateStage(StageBase):
     compare_with: str | None = None
     """Name of an earlier evaluation of the same problems: the difference is reported with a paired interval."""
     may_be_training_problems: bool = False
-    """Allows problems that an earlier stage trains on, for a look at the training set; else they stop the run."""
+    """Allows problems that an earlier stage trains on, or trained on that made a model used here, for a look at the
+    training set; else they stop the run."""
 
     @model_validator(mode="after")
     def _reranks_something(self) -> Self:

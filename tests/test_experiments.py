@@ -34,9 +34,13 @@ def test_a_step_that_was_taken_again_counts_once_as_it_was_trained(tmp_path: Pat
     assert found == [(0, 1), (1, 2), (1, 3), (1, 4)]
 
 
+def stages_of(recipe: dict[str, Any]) -> dict[str, Any]:
+    return {stage.name: stage for stage in load_recipe(experiment.recipe_file(recipe, "a_recipe")).stages}
+
+
 def test_every_arm_of_pf_ppo_takes_as_many_optimizer_steps() -> None:
-    config = load_recipe(experiment.recipe_file(pf_ppo.recipe(1), "pf_ppo"))
-    stages = {stage.name: stage for stage in config.stages}
+    shared = stages_of(pf_ppo.shared_recipe(1, "", {}))
+    stages = shared | stages_of(pf_ppo.recipe(1, "", {name: Path("shared") / name for name in shared}))
     trained = [method for method in pf_ppo.METHODS if method not in ("sft", "dpo")]
     for method in trained:
         stage = stages[method]
@@ -50,6 +54,33 @@ def test_every_arm_of_pf_ppo_takes_as_many_optimizer_steps() -> None:
     assert len({stages[f"after-{method}"].problems for method in pf_ppo.METHODS[1:]}) == 1
     assert isinstance(stages["dpo"], DPOStage)
     assert stages["dpo"].pairs == stages["reward"].pairs
+    assert (stages["br"].policy, stages["br"].critic_from) == ("shared/base/model", "shared/reward/model")
+
+
+@pytest.mark.parametrize("condition", pf_ppo.CONDITIONS)
+def test_an_arm_under_another_condition_differs_from_the_plain_one_in_that_alone(condition: str) -> None:
+    changed = pf_ppo.CONDITIONS[condition]
+    plain_shared = stages_of(pf_ppo.shared_recipe(2, "", {}))
+    made = {name: Path("shared") / name for name in plain_shared}
+    plain = stages_of(pf_ppo.recipe(2, "", made))
+    if changed.makes:
+        own = stages_of(pf_ppo.shared_recipe(2, condition, {} if "base" in changed.makes else made))
+        assert tuple(own) == changed.makes
+        differing = {name for name in own if own[name].model_dump() != plain_shared[name].model_dump()}
+        assert differing == ({"answers", "reward"} if condition == "strong" else {"base"})  # its base by its folder
+        if condition == "strong":
+            assert own["answers"].problems[0].spec == plain_shared["answers"].problems[0].spec.replace("1000", "4000")
+            assert own["reward"].base == own["answers"].model == "shared/base/model"
+    stages = stages_of(pf_ppo.recipe(2, condition, made))
+    assert {name for name in stages if not name.startswith(("half-", "after-"))} == {"br", "bw", "random_2", "ppo_m"}
+    for method in ("br", "bw", "random_2", "ppo_m"):
+        ours, theirs = stages[method].model_dump(), plain[method].model_dump()
+        differing = {field for field in ours if ours[field] != theirs[field]}
+        expected = {"tests": {"rewards", "execute_share"}, "long": {"learner", "export_steps"}}.get(condition, set())
+        assert differing == expected
+        assert stages[method].learner.num_steps == (48 if condition == "long" else 16)
+        assert stages[method].rewards[0].kind == ("all_passed" if condition == "tests" else "reward_model")
+        assert stages[f"half-{method}"].model == f"stage:{method}@{stages[method].learner.num_steps // 2}"
 
 
 def test_both_ways_to_retrain_a_reranker_begin_as_the_first_did() -> None:

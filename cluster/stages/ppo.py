@@ -25,8 +25,9 @@ from cluster.checkpoints import Checkpoints, latest_checkpoint
 from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ActorError, ConfigError, TrainerLostError
-from cluster.inputs import problems_of
+from cluster.inputs import learned_by, problems_of
 from cluster.journal import write_journal
+from cluster.learned_problems import write_learned
 from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
@@ -390,7 +391,9 @@ class _Job:
         self.context.panel.shares(shares)
         self.context.panel.progress(self.stage.name, version.step, f"step {version.step}")
         if version.step in self.stage.export_steps:
-            await self.call("export", str(self.folder.model_at(version.step)), what="export the model")
+            model = self.folder.model_at(version.step)
+            await self.call("export", str(model), what="export the model")
+            write_learned(model, learned_by(self.stage.name, self.context.config.stages, self.context.folder))
         await self.checkpoints.check()
         if self.checkpoints.is_due(version):
             await self.checkpoints.begin({name: value for name, value in figures.items() if math.isfinite(value)})

@@ -10,7 +10,8 @@ from rich.console import Console
 from cluster.background import background
 from cluster.config import RunConfig
 from cluster.context import RunContext
-from cluster.inputs import fingerprint_inputs, weights_digest
+from cluster.inputs import fingerprint_inputs, learned_by, weights_digest
+from cluster.learned_problems import write_learned
 from cluster.metrics import Metrics
 from cluster.panel import Panel
 from cluster.placement import WITHOUT_EXECUTION
@@ -103,6 +104,7 @@ async def _run_stage(context: RunContext, stage: Stage) -> Finished:
         "figures": figures,
     }
     if folder.model.is_dir():
+        write_learned(folder.model, learned_by(stage.name, context.config.stages, context.folder))
         manifest["weights"] = weights_digest(folder.model)
     folder.finish(manifest)
     context.panel.end(stage.name)

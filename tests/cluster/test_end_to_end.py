@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from actors.weights import SHARED_MEMORY
+from cluster.learned_problems import read_learned
 from cluster.ledger import surviving_steps
 from cluster.run_folder import digest, read_lines
 from learner.checkpoint import weights_fingerprint
@@ -202,6 +203,12 @@ def test_each_manifest_says_what_went_into_the_stage(finished: Finished) -> None
     assert manifests["after"]["inputs"]["compare_with:before"] == digest(manifests["before"])
     same_problems = next(key for key in manifests["before"]["inputs"] if key.startswith("problems:"))
     assert manifests["before"]["inputs"][same_problems] == manifests["after"]["inputs"][same_problems]
+
+
+def test_the_models_that_are_taken_home_say_what_they_have_learned_from(finished: Finished) -> None:
+    base, ppo = (read_learned(finished.root / "stages" / name / "model") for name in ("base", "ppo"))
+    assert base <= ppo
+    assert len(ppo - base) == 2 * 200  # ids and prompts of the policy's problems
 
 
 def test_a_finished_run_is_not_run_again(finished: Finished) -> None:

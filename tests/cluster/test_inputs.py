@@ -8,8 +8,9 @@ from transformers import AutoTokenizer
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster import inputs
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs, check_leakage, check_tokenizers, resolve_model
+from cluster.inputs import check_inputs, check_leakage, check_tokenizers, learned_by, resolve_model
 from cluster.labels import write_labels
+from cluster.learned_problems import read_learned, write_learned
 from cluster.run_folder import RunFolder
 from cluster.stage_config import (
     CollectStage,
@@ -121,6 +122,44 @@ def test_problems_that_are_learned_from_may_not_be_evaluated_on() -> None:
     with pytest.raises(ConfigError, match=r"stages\.e evaluates on problems that stages\.p learns from"):
         check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TRAIN)))
     check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TRAIN, may_be_training_problems=True)))
+
+
+def taught_on_train(folder: Path) -> str:
+    """A model as an earlier run left it, whose policy had learned from TRAIN."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    run = [
+        PPOStage(name="p", policy="stage:a", problems=TRAIN),
+        RewardModelStage(name="r", base="stage:p", pairs=("stage:p",)),
+    ]
+    a = EvaluateStage(name="a", model="stage:a", problems=TEST)  # it learns nothing
+    write_learned(folder, learned_by("r", [a.model_copy(update={"model": str(folder)}), *run], RunFolder(folder)))
+    return str(folder)
+
+
+def test_a_model_says_what_it_has_learned_from_in_runs_to_come(tmp_path: Path) -> None:
+    model = taught_on_train(tmp_path / "model")
+    assert len(read_learned(Path(model))) == 6  # an id and a prompt for each of 3
+    check_leakage([EvaluateStage(name="e", model=model, problems=TEST)])
+    on_train = EvaluateStage(name="e", model=model, problems=TRAIN)
+    with pytest.raises(ConfigError, match=rf"stages\.e evaluates on .* the model '{model}' has learned from \(6 ids"):
+        check_leakage([on_train])
+    check_leakage([on_train.model_copy(update={"may_be_training_problems": True})])
+    reranker = EvaluateStage(name="e", model="stage:a", rerank=model, samples=2, problems=TRAIN)
+    with pytest.raises(ConfigError, match="has learned from"):
+        check_leakage([reranker])
+    # What is made of it knows them too, and so does what is evaluated beside it in one recipe.
+    made_of_it = PPOStage(name="p", policy=model, problems=(ProblemSource(spec=TRAIN[0].spec.replace("d=1", "d=2")),))
+    assert read_learned(Path(model)) < learned_by("p", [made_of_it], RunFolder(tmp_path / "run"))
+    with pytest.raises(ConfigError, match="has learned from"):
+        check_leakage([made_of_it, EvaluateStage(name="e", model="stage:p", problems=TRAIN)])
+
+
+def test_a_record_of_another_form_is_named_with_the_way_out(tmp_path: Path) -> None:
+    model = Path(taught_on_train(tmp_path / "model"))
+    (model / "learned_problems.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"learned_problems\.json is not a list of hashes .*; take it away"):
+        check_leakage([EvaluateStage(name="e", model=str(model), problems=TEST)])
 
 
 def test_a_prompt_under_another_id_is_a_leak_too(monkeypatch: pytest.MonkeyPatch) -> None:
