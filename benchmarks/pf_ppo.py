@@ -30,11 +30,9 @@ from typing import Any
 
 from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
 from cluster.journal import read_journal
-from cluster.rollout import Group
 from cluster.stages.learned_reward import Judged, fits_of, scores_and_truth
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
 from learner.filter_quality import Binning
-from problems.problem import CompletionStyle, Problem
 
 EXPERIMENT = "pf_ppo"
 SEEDS = (1, 2, 3)
@@ -261,14 +259,13 @@ def r_squared_by_part(journal: Path) -> dict[str, dict[str, dict[str, float]]]:
         by_problem: dict[tuple[int, str], list[Any]] = {}
         for entry in read_journal(path):
             by_problem.setdefault((entry.trajectory.group, entry.trajectory.id.problem_id), []).append(entry)
-        judged = scores_and_truth([Group(0, _NO_PROBLEM, tuple(entries)) for entries in by_problem.values()])
+        judged = scores_and_truth(list(by_problem.values()))
         groups += [group for group in judged if len(group.scores) > 1]
     third = len(groups) // 3
     parts = {"start": groups[:third], "middle": groups[third : 2 * third], "end": groups[2 * third :]}
     return {name: {binning: _fits(part, binning) for binning in _BINNINGS} for name, part in parts.items() if part}
 
 
-_NO_PROBLEM = Problem("", "python", "", CompletionStyle.CONTINUE, {})
 _BINNINGS: tuple[Binning, ...] = ("equal_mass", "equal_width")
 
 

@@ -15,11 +15,12 @@ from actors.rewards import ProcessTermConfig, RewardModelTermConfig, Tokens
 from actors.terms import Failed
 from cluster.context import RunContext
 from cluster.errors import ActorError, ConfigError
+from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.scorers import ScorerPool
 from cluster.stage_config import FilterChoiceConfig, PPOStage
-from cluster.stages.parting import PartingWatch
+from cluster.stages.parting import PartingWatch, Window
 from cluster.stages.rerank import check_reranker
 from learner.filter_config import Filter, name_of
 from learner.filter_quality import Fit, compare_filters
@@ -78,7 +79,7 @@ class Judged(NamedTuple):
     rewards: np.ndarray
 
 
-def scores_and_truth(groups: Sequence[Group]) -> list[Judged]:
+def scores_and_truth(groups: Sequence[Sequence[JournalEntry]]) -> list[Judged]:
     """Of each executed group the answers that have a learned score; cut ones have not passed."""
     found: list[Judged] = []
     for group in groups:
@@ -88,7 +89,7 @@ def scores_and_truth(groups: Sequence[Group]) -> list[Judged]:
                 bool(entry.is_right),
                 sum(event.value for event in entry.trajectory.events),
             )
-            for entry in group.entries
+            for entry in group
             if entry.is_right is not None and any(e.term == _TERM for e in entry.trajectory.events)
         ]
         if rows:
@@ -112,7 +113,8 @@ def choose_filter(
 
     Raises ConfigError if the scores are too alike to be compared.
     """
-    judged = [group for group in scores_and_truth(groups) if len(group.scores) > 1]  # a group of one is no choice
+    executed = scores_and_truth([group.entries for group in groups])
+    judged = [group for group in executed if len(group.scores) > 1]  # a group of one is no choice
     if len({truth for group in judged for truth in group.passed.tolist()}) < 2:
         num_answers = sum(len(group.passed) for group in judged)
         raise ConfigError(
@@ -160,11 +162,15 @@ class RewardWatch:
         self._steps: deque[list[Judged]] = deque(maxlen=window)
         self._parting = PartingWatch(window)
 
-    def step(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Figures after one more step; none before the window is full."""
+    def recall(self, groups: Sequence[Sequence[JournalEntry]]) -> Window | None:
+        """One more step, which may be of a start before this one: each group's answers."""
         now = scores_and_truth(groups)
         self._steps.append([group for group in now if len(group.scores) > 1])
-        window = self._parting.step([(group.scores, group.passed) for group in now])
+        return self._parting.step([(group.scores, group.passed) for group in now])
+
+    def step(self, groups: Sequence[Group]) -> dict[str, float]:
+        """Figures after one more step; none before the window is full."""
+        window = self.recall([group.entries for group in groups])
         if window is None:
             return {}
         figures = {

@@ -26,9 +26,9 @@ from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ActorError, ConfigError, TrainerLostError
 from cluster.inputs import learned_by, problems_of
-from cluster.journal import write_journal
+from cluster.journal import JournalEntry, journal_path, read_journal, write_journal
 from cluster.learned_problems import write_learned
-from cluster.ledger import Ledger, steps_file
+from cluster.ledger import Ledger, steps_file, surviving_steps
 from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
@@ -93,7 +93,6 @@ class _Parts:
     model: Path
     rollout: Rollout
     stream: Stream
-    watches: tuple[RewardWatch | ProcessWatch, ...]
     critic: Path | None
     comparisons: Comparisons
 
@@ -113,7 +112,7 @@ def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder) -> tuple
         limit = stage.sampling.max_prompt_tokens
         raise ConfigError(f"stages.{stage.name}: every prompt is longer than sampling.max_prompt_tokens {limit}")
     critic = check_reranker(context, stage.critic_from, model) if stage.critic_from is not None else None
-    return _Parts(model, rollout, stream_of(sets, context.config.seed), _watches(stage), critic, comparisons), reward
+    return _Parts(model, rollout, stream_of(sets, context.config.seed), critic, comparisons), reward
 
 
 def _watches(stage: PPOStage) -> tuple[RewardWatch | ProcessWatch, ...]:
@@ -190,7 +189,8 @@ class _Job:
         self.folder = folder
         self.lineage = lineage
         self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
-        self.watches, self.critic, self.comparisons = parts.watches, parts.critic, parts.comparisons
+        self.critic, self.comparisons = parts.critic, parts.comparisons
+        self.watches = _watches(stage)
         self.replacements = parts.stream.reseeded(derive_seed("replacements", context.config.seed))
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
@@ -255,6 +255,7 @@ class _Job:
             await self._save()
         else:
             version = WeightsVersion(self.lineage, parent.step)
+            await asyncio.to_thread(look_back, self.folder, self.watches)
             await self._push(version)
             self.context.panel.say(f"{self.stage.name}: goes on from {parent}")
         self.context.panel.begin(self.stage.name, self.stage.learner.num_steps, version.step)
@@ -397,6 +398,18 @@ class _Job:
         await self.checkpoints.check()
         if self.checkpoints.is_due(version):
             await self.checkpoints.begin({name: value for name, value in figures.items() if math.isfinite(value)})
+
+
+def look_back(folder: StageFolder, watches: Sequence[RewardWatch | ProcessWatch]) -> None:
+    """Tells watches that are new what those before them had seen of the surviving steps, from the journals."""
+    for step in surviving_steps(folder.ledger) if watches else ():
+        before = WeightsVersion(step.version.lineage, step.version.step - 1)
+        offered: dict[int, list[JournalEntry]] = {}
+        for entry in read_journal(journal_path(folder.trajectories, before)):
+            if entry.trajectory.drop_reason != "replaced":
+                offered.setdefault(entry.trajectory.group, []).append(entry)
+        for watch in watches:
+            watch.recall(list(offered.values()))
 
 
 def as_trained(stage: PPOStage, group: Group) -> list[Trajectory]:

@@ -29,11 +29,7 @@ class ProcessWatch:
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
         """Figures of one step under the names of docs/metrics.md; those of the window only when it is full."""
-        judged: list[tuple[np.ndarray, np.ndarray]] = []
-        for group in groups:
-            of_group = [(score, entry.is_right) for entry in group.entries if (score := self.score(entry)) is not None]
-            scores = np.array([score for score, _ in of_group], dtype=np.float64)
-            judged.append((scores, np.array([bool(verdict) for _, verdict in of_group], dtype=np.float64)))
+        judged = self._judged([group.entries for group in groups])
         scores = np.concatenate([np.zeros(0), *(group[0] for group in judged)])
         figures = shape_figures([shape_of(g.problem, e.program) for g in groups for e in g.entries if e.program])
         if len(scores):
@@ -46,6 +42,18 @@ class ProcessWatch:
             if window.correlation is not None:
                 figures["process/correlation_with_tests"] = window.correlation
         return figures
+
+    def recall(self, groups: Sequence[Sequence[JournalEntry]]) -> None:
+        """One more step, of a start before this one: each group's answers."""
+        self._parting.step(self._judged(groups))
+
+    def _judged(self, groups: Sequence[Sequence[JournalEntry]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        judged: list[tuple[np.ndarray, np.ndarray]] = []
+        for group in groups:
+            of_group = [(score, entry.is_right) for entry in group if (score := self.score(entry)) is not None]
+            scores = np.array([score for score, _ in of_group], dtype=np.float64)
+            judged.append((scores, np.array([bool(verdict) for _, verdict in of_group], dtype=np.float64)))
+        return judged
 
     def score(self, entry: JournalEntry) -> float | None:
         """Mean over lines of what the model says, lambda taken out of what was paid; None where it cannot be had.

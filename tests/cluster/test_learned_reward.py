@@ -1,6 +1,7 @@
 """A learned reward in PPO: what the choice of the filter and the watch over it make of scores and verdicts."""
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from actors.rewards import (
 )
 from actors.terms import Attempt, Failed
 from cluster.errors import ConfigError
-from cluster.journal import JournalEntry, journal_path, read_journal
+from cluster.journal import JournalEntry, journal_path, read_journal, write_journal
+from cluster.ledger import Ledger, steps_file
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder
 from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
@@ -31,7 +33,7 @@ from cluster.stages.learned_reward import (
     fits_of,
     scores_and_truth,
 )
-from cluster.stages.ppo import _watches, _with_chosen_filter, as_trained
+from cluster.stages.ppo import _watches, _with_chosen_filter, as_trained, look_back
 from cluster.stream import ProblemStream
 from learner.config import PPOConfig
 from learner.filter_config import BestOfN, BestWorst, KeepAll, RandomK, Threshold
@@ -73,7 +75,9 @@ def noisy_middle(count: int = 400) -> list[Group]:
 
 
 def test_only_what_was_executed_and_scored_is_compared_by_the_models_score_alone() -> None:
-    seen = scores_and_truth([group((0.5, True), (0.1, False), (0.9, None), (None, True)), group((0.3, True))])
+    seen = scores_and_truth(
+        [one.entries for one in (group((0.5, True), (0.1, False), (0.9, None), (None, True)), group((0.3, True)))]
+    )
     assert [(of.scores.tolist(), of.passed.tolist()) for of in seen] == [([0.5, 0.1], [1.0, 0.0]), ([0.3], [1.0])]
     assert seen[0].rewards.tolist() == [0.5 - 5.0, 0.1 - 5.0]
 
@@ -90,7 +94,7 @@ def test_filters_rank_by_all_that_is_paid_and_are_measured_by_the_learned_part()
 def test_a_completion_that_was_cut_fails_for_the_filters_and_for_the_alarm() -> None:
     cut = JournalEntry(trajectory(0.9, None), outcome="cut")
     whole = JournalEntry(trajectory(0.1, True, 1), outcome="passed")
-    ((scores, passed, _),) = scores_and_truth([Group(0, PROBLEM, (cut, whole))])
+    ((scores, passed, _),) = scores_and_truth([(cut, whole)])
     assert (scores.tolist(), passed.tolist()) == ([0.9, 0.1], [0.0, 1.0])
     # A policy that runs on until it is cut, and pleases the reward model so: every answer that ends still passes.
     watch = RewardWatch(FilterChoiceConfig(), window=1)
@@ -230,6 +234,39 @@ def test_falling_together_or_rising_together_is_no_alarm() -> None:
     assert figures["reward_model/r_squared_none"] <= 1.0
 
 
+def test_a_resumed_watch_knows_the_steps_that_survive_and_no_others(tmp_path: Path) -> None:
+    """Killed in step 4, with a checkpoint after step 2: the best window is of steps 1 and 2, and not of 3."""
+    folder, ledger = StageFolder(tmp_path), Ledger(tmp_path / "ledger.jsonl")
+    ledger.start(0, None, "weights")
+    rates = (0.4, 0.5, 0.9)
+    steps = [
+        [group(*((0.01 * index, index < 20 * rate) for index in range(20)), problem=f"p{number}")]
+        for number, rate in enumerate(rates)
+    ]
+    steps_file(folder.ledger, 0).parent.mkdir()
+    with steps_file(folder.ledger, 0).open("w") as lines:
+        for number, (one,) in enumerate(steps):
+            replaced = group((5.0, False), (5.0, False), problem="replaced").discarded()
+            write_journal(folder.trajectories, WeightsVersion(0, number), [*replaced.entries, *one.entries])
+            record = {"version": str(WeightsVersion(0, number + 1)), "trained": [], "dropped": {}}
+            lines.write(json.dumps(record) + "\n")
+    ledger.start(1, WeightsVersion(0, 2), "weights")
+
+    def watch() -> RewardWatch:
+        return RewardWatch(FilterChoiceConfig(), window=2)
+
+    resumed, uninterrupted, ignorant = watch(), watch(), watch()
+    look_back(folder, [resumed])
+    for step in steps[:2]:
+        uninterrupted.step(step)
+    bad = [group(*((2.0 + 0.01 * index, index < 1) for index in range(20)))]
+    for step in (bad, bad):
+        figures, expected, without = (each.step(step) for each in (resumed, uninterrupted, ignorant))
+        assert figures == expected
+    assert figures["alarm/reward_hacking"] == 1.0
+    assert without["alarm/reward_hacking"] == 0.0  # it takes the first window that it sees for the best
+
+
 def test_normalised_scores_have_mean_0_and_deviation_1_within_the_prompt() -> None:
     moved = normalised_within_prompt([trajectory(1.0, True), trajectory(3.0, False, 1)], "reward_model")
     assert [t.events[0].value for t in moved] == pytest.approx([-1.0, 1.0], abs=1e-5)
@@ -290,7 +327,7 @@ def test_the_learner_gets_normalised_scores_and_everyone_else_the_scores_themsel
     values = [t.events[0].value for t in as_trained(normalising, scored)]
     assert values == pytest.approx([-0.462910, -0.231455, 0.694365], abs=1e-5)
     assert [entry.trajectory.events[0].value for entry in scored.entries] == [1.0, 2.0, 6.0]
-    (seen,) = scores_and_truth([scored])
+    (seen,) = scores_and_truth([scored.entries])
     assert seen[0].tolist() == [1.0, 2.0, 6.0]
 
 
