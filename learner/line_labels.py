@@ -108,6 +108,11 @@ class LabelledAnswer:
             raise ValueError(f"answer {self.name}: line_tokens do not ascend within its completion's tokens")
 
     @property
+    def num_tokens(self) -> int:
+        """Of prompt and completion."""
+        return len(self.prompt_ids) + len(self.completion_ids)
+
+    @property
     def counted(self) -> list[int]:
         """[T] labels of the lines that count, in order."""
         return [label for label in self.labels if label != NEUTRAL]

@@ -28,8 +28,10 @@ async def fit_process_reward_model(
 
     The predictor by position that it is judged beside knows all answers to the problems not held out, whatever
     selection the model learns from: a selection's positions are not those of the answers that both are judged on.
+    An answer that no row of the trainer's holds is left out, and counted.
     """
-    answers = _answers(context, stage)
+    labelled = _answers(context, stage)
+    answers = [answer for answer in labelled if answer.num_tokens <= stage.train.row_tokens]
     problems = {answer.problem_id for answer in answers}
     out = {name for name in problems if is_held_out(name, stage.held_out_share, stage.held_out_seed)}
     seen = [answer for answer in answers if answer.problem_id not in out]
@@ -38,7 +40,8 @@ async def fit_process_reward_model(
     if not train or not judged:
         raise ConfigError(
             f"stages.{stage.name}: {len(train)} answers to learn from (selection {stage.selection}) and {len(judged)} "
-            "to judge the model by are too few; label more, or change selection or held_out_share"
+            f"to judge the model by are too few ({len(labelled) - len(answers)} more are longer than train.row_tokens "
+            f"{stage.train.row_tokens}); label more, or change selection or held_out_share"
         )
 
     async def fit(trainer: OneTrainer) -> tuple[ScalarProgress, LineFigures]:
@@ -61,6 +64,7 @@ async def fit_process_reward_model(
     context.metrics.log(stage.name, progress.step, known)
     return {
         "num_answers": len(train),
+        "num_too_long": len(labelled) - len(answers),
         "num_held_out_answers": figures.num_answers,
         "num_held_out_lines": figures.num_lines,
         "steps": progress.step,

@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,6 +267,26 @@ async def test_a_trainer_that_is_lost_is_replaced_by_one_that_goes_on(labelled, 
     weights = [(folder.model / "model.safetensors").read_bytes() for folder in (undisturbed, disturbed)]
     assert weights[0] == weights[1]
     assert not disturbed.checkpoints.exists()
+
+
+async def test_an_answer_that_no_row_holds_is_left_out_and_counted(labelled, monkeypatch) -> None:
+    monkeypatch.setattr("cluster.stages.one_trainer.start_actor", InThread)
+    monkeypatch.setattr("cluster.stages.one_trainer.end_actor", lambda _: None)
+    context, answers = labelled
+    file = context.folder.stage("labels").root / LABELS
+    long = [
+        replace(answers[index], name=f"long{index}", completion_ids=answers[index].completion_ids + (10,) * 60)
+        for index in range(3)
+    ]
+    write_labels(file, [*answers, *long], _tokenizer(file))
+    stage = prm_stage(selection="full")
+    stage = stage.model_copy(update={"train": stage.train.model_copy(update={"row_tokens": 64, "epochs": 1})})
+    figures = await fit_process_reward_model(context, stage, context.folder.stage("prm"))
+    assert figures["num_too_long"] == 3
+    assert figures["num_answers"] + figures["num_held_out_answers"] == len(answers)
+    write_labels(file, long, _tokenizer(file))
+    with pytest.raises(ConfigError, match=r"too few \(3 more are longer than train.row_tokens 64\)"):
+        await fit_process_reward_model(context, stage, context.folder.stage("prm-again"))
 
 
 async def test_too_few_answers_and_foreign_labels_are_refused(labelled, tmp_path: Path) -> None:
