@@ -183,14 +183,14 @@ async def true_num_good(executor: Executor, problem: Problem, program: str) -> i
         if not counts:
             continue
         prefix = "".join(lines[:place])
-        if not await _is_savable(executor, problem, prefix if prefix.endswith("\n") else prefix + "\n"):
+        if not await _is_savable(executor, problem, prefix if prefix.endswith("\n") else prefix + "\n", num_good + 1):
             break
         num_good += 1
     return num_good
 
 
-async def _is_savable(executor: Executor, problem: Problem, prefix: str) -> bool:
-    for body in completions_of(problem, prefix):
+async def _is_savable(executor: Executor, problem: Problem, prefix: str, num_lines: int) -> bool:
+    for body in completions_of(problem, prefix, num_lines):
         program = Program(problem.language, (problem.prompt + body).encode())
         verdict = await executor.run(program, problem.suites["main"], problem.limits, stop_at_first_failure=True)
         if verdict.outcome is Outcome.PASSED:
@@ -198,18 +198,23 @@ async def _is_savable(executor: Executor, problem: Problem, prefix: str) -> bool
     return False
 
 
-def run_speed() -> dict[str, Any]:
-    """Labels all programs together, then as many others one at a time, in one run."""
-    shared, _ = shared_run()
+def speed_recipe(shared: Path) -> dict[str, Any]:
+    """The labels of few programs twice: all of them together, and one at a time."""
     common, stages = load_stages("process.yaml")
     stage = stages["labels"] | {
         "policies": [model_of(shared, "base")],
+        "completer": model_of(shared, "baseline"),
         "problems": [{"spec": "synthetic:split=train,count=40,depth=4,seed=23"}],
     }
     alone = stage | {"name": "alone", "max_in_flight": stage["completions"]}
+    return common | {"stages": [stage | {"name": "together"}, alone]}
+
+
+def run_speed() -> dict[str, Any]:
+    """Labels all programs together, then the same one at a time, in one run."""
+    shared, _ = shared_run()
     name = f"{EXPERIMENT}-speed"
-    path = recipe_file(common | {"stages": [stage | {"name": "together"}, alone]}, name)
-    cost = run_recipe(path, name, RUNS)
+    cost = run_recipe(recipe_file(speed_recipe(shared), name), name, RUNS)
     done = {stage: manifest["figures"] for stage, manifest in manifests(RUNS / name).items()}
     per_program = {stage: figures["search_s"] / figures["num_answers"] for stage, figures in done.items()}
     return cost | {

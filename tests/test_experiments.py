@@ -145,6 +145,14 @@ def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_a
     assert ppo.model_dump(exclude=without) == baseline.model_dump(exclude=without)
 
 
+def test_the_speed_of_labelling_is_measured_on_the_same_programs_together_and_alone() -> None:
+    together, alone = stages_of(process.speed_recipe(Path("shared"))).values()
+    assert (together.policies, together.completer) == (("shared/stages/base/model",), "shared/stages/baseline/model")
+    assert alone.max_in_flight == together.completions < together.max_in_flight
+    same = {"name", "max_in_flight"}
+    assert alone.model_dump(exclude=same) == together.model_dump(exclude=same)
+
+
 class InProcess:
     """Runs programs that the family wrote, and nobody else."""
 
@@ -183,7 +191,13 @@ FIVE_DISTINCT = """\
         ("", "", 13),
         ("if x not in out:", "if x in out:", 7),
         ("        if x not in out:", "        # seen?\n\n        if x in out:", 7),  # what says nothing does not count
-        ("xs[m:]", "xs[m + 1:]", 12),  # ``xs = out`` would bring them back; the return does not
+        ("xs[m:]", "xs[m + 1:]", 11),  # ``xs = out`` would bring them back, but that was done before
+        ("    m = min(2, len(xs))\n    xs = xs[m:]\n", "    xs = xs[2:]\n    xs = xs\n", 13),  # said otherwise
+        (
+            "not in out:\n            out.append(x)",
+            "not in out:\n            out.append(0)",
+            8,
+        ),  # no loop is begun anew
         ("    out = []\n    for x in xs:\n        if len", "    return xs\n    for x in xs:\n        if len", 0),
     ],
 )

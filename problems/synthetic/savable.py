@@ -1,8 +1,8 @@
 """Which prefix of a program can still be saved: the truth that line labels are measured by, by trying everything.
 
-A prefix counts as savable if some end of some right body, put behind it, passes the tests. Right bodies are all that
-the task's operations can be written as, in each of their styles. What could only be saved by code that no right body
-has (an operation undone) counts as lost.
+A prefix of n lines that count is savable if what some right body has behind its first n lines, put behind it, passes
+the tests. Right bodies are all that the task's operations can be written as, in each of their styles. What could only
+be saved by undoing something, or by doing it anew, counts as lost.
 """
 
 from __future__ import annotations
@@ -45,15 +45,11 @@ def _right_bodies(task: Task, language: str) -> tuple[tuple[str, ...], ...]:
     )
 
 
-def completions_of(problem: Problem, prefix: str) -> Iterator[str]:
-    """Bodies that begin with ``prefix`` (whole lines) and end as a right body does; likelier ones first, none twice."""
+def completions_of(problem: Problem, prefix: str, num_lines: int) -> Iterator[str]:
+    """Bodies that begin with ``prefix`` (whole lines) and go on as a right body does; none twice.
+
+    ``num_lines``: how many lines of ``prefix`` count, which are all but blank ones and comments.
+    """
     bodies = _right_bodies(task_of_problem(problem), problem.language)
-    num_lines = prefix.count("\n")
-    starts = sorted(range(max(map(len, bodies)) + 1), key=lambda start: abs(start - num_lines))
-    seen: set[str] = set()
-    for start in starts:
-        for body in bodies:
-            whole = prefix + "".join(body[start:])
-            if start <= len(body) and whole not in seen:
-                seen.add(whole)
-                yield whole
+    tails = dict.fromkeys("".join(body[num_lines:]) for body in bodies if len(body) >= num_lines)
+    return (prefix + tail for tail in tails)
