@@ -42,18 +42,20 @@ def pf_ppo_section(arms: Sequence[Arm]) -> str:
         return _PF_PPO_HEAD + "\nNo arm has been run yet.\n"
     plain = [arm for arm in arms if not arm.get("condition")]
     lines = [_PF_PPO_HEAD, *_methods_table(METHODS, plain), "", *_r_squared_table(plain), _CONDITIONS_HEAD]
-    for name, condition in CONDITIONS.items():
+    for name in filter(None, CONDITIONS):
         own = [arm for arm in arms if arm.get("condition") == name]
         if not own:
             lines += [f"*{name}*: not run.", ""]
             continue
-        begun_with = [] if condition.makes else [arm for arm in plain if arm["method"] == "sft"]
-        lines += [f"*{name}*:", "", *_methods_table(("sft", *condition.methods), [*own, *begun_with]), ""]
+        methods = CONDITIONS[name].methods
+        begun_with = [] if "sft" in methods else [arm for arm in plain if arm["method"] == "sft"]
+        lines += [f"*{name}*:", "", *_methods_table(methods, own, begun_with), ""]
     return "\n".join(lines) + "\n"
 
 
-def _methods_table(methods: Sequence[str], arms: Sequence[Arm]) -> list[str]:
-    """One row a method, after the accuracy of the seeds' reward models."""
+def _methods_table(methods: Sequence[str], own: Sequence[Arm], begun_with: Sequence[Arm] = ()) -> list[str]:
+    """One row a method, after the accuracy of the seeds' reward models. ``begun_with``: models that others measured."""
+    arms = [*begun_with, *own]
     seeds = sorted({arm["seed"] for arm in arms})
     models = [arm["reward_model"] for arm in arms if arm["method"] == "sft"]
     accuracy = ", ".join(f"{model['held_out_accuracy']:.3f} ({model['num_held_out_pairs']} pairs)" for model in models)
@@ -65,11 +67,9 @@ def _methods_table(methods: Sequence[str], arms: Sequence[Arm]) -> list[str]:
         "| s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    present = [method for method in dict.fromkeys(methods) if any(arm["method"] == method for arm in arms)]
-    lines += [_method_row(method, arms) for method in present]
-    missing = [
-        f"{method}-{seed}" for seed in seeds for method in dict.fromkeys(methods) if not _arm(arms, method, seed)
-    ]
+    lines += [_method_row(method, arms) for method in dict.fromkeys(arm["method"] for arm in begun_with)]
+    lines += [_method_row(method, arms) for method in methods if any(arm["method"] == method for arm in own)]
+    missing = [f"{method}-{seed}" for seed in seeds for method in methods if not _arm(own, method, seed)]
     return [*lines, "", f"Not run: {', '.join(missing)}."] if missing else lines
 
 

@@ -35,7 +35,7 @@ file system, and the end of all that; decision 0005 has what was tried. In Java 
 
 
 _TRL = """Against TRL what is saved is padding. Where all completions are equally long both sides compute the same, and
-eight tenths of our step are updates within 4 % of the bare passes, so that 2 is out of reach there.
+eight tenths of our step are the learner's, whose updates cost what the bare passes do: 2 is out of reach there.
 Beside short completions stands a prompt that nobody pads; the longer they are, the more of the padding's cost shows.
 """
 

@@ -29,8 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.experiment import RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
-from cluster.journal import read_journal
+from cluster.run_folder import StageFolder
 from cluster.stages.learned_reward import Judged, fits_of, scores_and_truth
+from cluster.stages.watches import surviving_groups
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
 from learner.filter_quality import Binning
 
@@ -56,6 +57,7 @@ _RULES = (KeepAll(), BestOfN(), BestRandom(), BestWorst(), RandomK(k=2))
 _MINIBATCHES = 2
 _SHARED = ("base", "before", "answers", "reward")
 METHODS = ("sft", *_FILTERS, "ppo_s_samples", "ppo_s_steps", "raft", "dpo")
+_COMPARED = ("br", "bw", "random_2", "ppo_m")
 _LOOKED_AT = {"greedy": False, "problems": [{"spec": "synthetic:split=test,count=300,depth=2-3,seed=12"}]}
 
 
@@ -69,6 +71,7 @@ class Condition:
         problems: that the reward model's pairs are made of.
         shape: of the model that all begins with; None: the recipe's.
         makes: the shared stages that it makes anew; the others are the plain arms'.
+        methods: its arms, with ``sft`` where what they begin with differs.
     """
 
     steps: int = _STEPS
@@ -76,58 +79,61 @@ class Condition:
     problems: int = 1000
     shape: dict[str, int] | None = None
     makes: tuple[str, ...] = ()
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        """Those that ask where the order of the paper begins to hold, after what they begin with where it differs."""
-        return (*(("sft",) if self.makes else ()), "br", "bw", "random_2", "ppo_m")
+    methods: tuple[str, ...] = _COMPARED
 
 
-PLAIN = Condition()
 CONDITIONS = {
+    "": Condition(makes=(*_SHARED, "dpo", "after-dpo"), methods=METHODS),
     "tests": Condition(tests_pay=True),
     "long": Condition(steps=3 * _STEPS),
-    "strong": Condition(problems=4000, makes=("answers", "reward")),
+    "strong": Condition(problems=4000, makes=("answers", "reward"), methods=("sft", *_COMPARED)),
     "large": Condition(
         shape={"hidden_size": 192, "num_layers": 4, "intermediate_size": 576},
-        makes=("base", "before", "answers", "reward"),
+        makes=_SHARED,
+        methods=("sft", *_COMPARED),
     ),
 }
+"""The plain arms, whose condition has no name, and those that ask where the order of the paper begins to hold."""
 
 
 def main() -> None:
-    arms = {f"{method}-{seed}": functools.partial(run_arm, method, seed) for seed in SEEDS for method in METHODS}
-    for name, condition in CONDITIONS.items():
-        arms |= {
-            f"{name}-{method}-{seed}": functools.partial(run_arm, method, seed, name)
-            for seed in SEEDS
-            for method in condition.methods
-        }
+    arms = {
+        _name(condition, method, seed): functools.partial(run_arm, method, seed, condition)
+        for condition, changed in CONDITIONS.items()
+        for seed in SEEDS
+        for method in changed.methods
+    }
     run_missing(EXPERIMENT, arms)
 
 
-def run_arm(method: str, seed: int, condition: str = "") -> dict[str, Any]:
+def _name(*parts: str | int) -> str:
+    return "-".join(str(part) for part in parts if part != "")
+
+
+def run_arm(method: str, seed: int, condition: str) -> dict[str, Any]:
     """An arm's figures; goes on with the seed's run until they are there, which is to its end."""
     shared = shared_runs(seed, condition)
     if method == "sft":
         figures = _sft_figures(shared)
     elif method == "dpo":
-        figures = _evaluated(shared["dpo"].parent.parent, "dpo")
+        run = shared["dpo"].parent.parent
+        figures = _evaluated(run, "dpo")
+        figures |= {"peak": figures["after"]["mean"], "pairs": manifests(run)["dpo"]["figures"]}
     else:
-        name = "-".join(filter(None, (EXPERIMENT, condition, str(seed))))
+        name = _name(EXPERIMENT, condition, seed)
         if f"after-{method}" not in manifests(RUNS / name):
             run_recipe(recipe_file(recipe(seed, condition, shared), name), name, RUNS)
-        figures = gather(RUNS / name, method, CONDITIONS.get(condition, PLAIN).steps)
+        figures = gather(RUNS / name, method, CONDITIONS[condition].steps)
     what = {"condition": condition, "method": method, "seed": seed}
     return {**what, **figures, "wall_s": sum(figures["stage_seconds"].values())}
 
 
 def shared_runs(seed: int, condition: str = "") -> dict[str, Path]:
     """Shared stage -> its folder, made where it is missing."""
-    makes = CONDITIONS[condition].makes if condition else (*_SHARED, "dpo", "after-dpo")
+    makes = CONDITIONS[condition].makes
     folders = {} if "base" in makes else shared_runs(seed)
     if makes:
-        name = "-".join(filter(None, (EXPERIMENT, "shared", condition, str(seed))))
+        name = _name(EXPERIMENT, "shared", condition, seed)
         if makes[-1] not in manifests(RUNS / name):
             run_recipe(recipe_file(shared_recipe(seed, condition, folders), name), name, RUNS)
         folders |= {stage: RUNS / name / "stages" / stage for stage in makes}
@@ -135,33 +141,32 @@ def shared_runs(seed: int, condition: str = "") -> dict[str, Path]:
 
 
 def shared_recipe(seed: int, condition: str, made: Mapping[str, Path]) -> dict[str, Any]:
-    """The recipe's stages before PPO, but for those that are ``made``."""
+    """What the condition makes, from the models that are ``made``."""
     common, stages = load_stages("pf_ppo.yaml")
-    changed = CONDITIONS.get(condition, PLAIN)
+    changed = CONDITIONS[condition]
     stages["base"]["train"] |= {"seed": seed, "max_seconds": None}  # as many steps on a slow machine
     if changed.shape:
         stages["base"]["new_model"] = changed.shape
     stages["before"] |= _LOOKED_AT
     stages["answers"]["problems"] = [{"spec": f"synthetic:split=train,count={changed.problems},depth=2-3,seed=21"}]
-    kept = [stages[stage] for stage in changed.makes or _SHARED]
-    if not condition:  # beside the pairs that it learns from
-        pairs = {"policy": "stage:base", "pairs": ["stage:answers"], "train": {"epochs": 2, "seed": seed}}
-        kept += [{"kind": "dpo", "name": "dpo"} | pairs, _evaluation("dpo")]
+    pairs = {"policy": "stage:base", "pairs": ["stage:answers"], "train": {"epochs": 2, "seed": seed}}
+    stages["dpo"] = {"kind": "dpo", "name": "dpo"} | pairs  # here, beside the pairs that it learns from
+    stages["after-dpo"] = _evaluation("dpo")
     common["generators"]["count"] = 1  # the least work in all: arms run beside other work
     others = {stage: folder for stage, folder in made.items() if stage not in changed.makes}
-    return common | {"seed": seed, "stages": _with_models_of(kept, others)}
+    return common | {"seed": seed, "stages": _with_models_of([stages[stage] for stage in changed.makes], others)}
 
 
 def recipe(seed: int, condition: str, made: Mapping[str, Path]) -> dict[str, Any]:
     """Each method's training and evaluation, from the models that are ``made``."""
     common, stages = load_stages("pf_ppo.yaml")
-    changed = CONDITIONS.get(condition, PLAIN)
+    changed = CONDITIONS[condition]
     kept: list[dict[str, Any]] = []
-    for method in changed.methods if condition else METHODS:
+    for method in changed.methods:
         if method not in ("sft", "dpo"):
             half = _evaluation(method) | {"name": f"half-{method}", "model": f"stage:{method}@{changed.steps // 2}"}
             kept += [_training(method, seed, stages["ppo"], changed), half, _evaluation(method)]
-    common["generators"]["count"] = 1
+    common["generators"]["count"] = 1  # as above
     return common | {"seed": seed, "stages": _with_models_of(kept, made)}
 
 
@@ -239,28 +244,17 @@ def gather(run: Path, method: str, num_steps: int) -> dict[str, Any]:
         "tokens_given": sum(step["learner/tokens_given"] for step in steps),
         "tokens_policy": sum(step["learner/tokens_policy"] for step in steps),
         "learner_cpu_s": round(sum(step["time/train_cpu_s"] for step in steps), 1),
-        "r_squared": r_squared_by_part(run / "stages" / method / "trajectories"),
+        "r_squared": r_squared_by_part(StageFolder(run / "stages" / method)),
     }
 
 
-def _lineage(path: Path) -> int:
-    """Of a step's journal: a step that was taken again has several, of which the newest was trained."""
-    return int(path.stem.rpartition("L")[2])
-
-
-def r_squared_by_part(journal: Path) -> dict[str, dict[str, dict[str, float]]]:
+def r_squared_by_part(folder: StageFolder) -> dict[str, dict[str, dict[str, float]]]:
     """R^2 of each filter over the first, middle and last third of the steps, with both kinds of bins.
 
     Over the executed answers of whole groups; a part whose groups hold one answer has none.
     """
-    groups: list[Judged] = []
-    newest = {path.name.partition(".")[0]: path for path in sorted(journal.glob("*.parquet"), key=_lineage)}
-    for _, path in sorted(newest.items()):
-        by_problem: dict[tuple[int, str], list[Any]] = {}
-        for entry in read_journal(path):
-            by_problem.setdefault((entry.trajectory.group, entry.trajectory.id.problem_id), []).append(entry)
-        judged = scores_and_truth(list(by_problem.values()))
-        groups += [group for group in judged if len(group.scores) > 1]
+    judged = [group for offered in surviving_groups(folder) for group in scores_and_truth(offered)]
+    groups = [group for group in judged if len(group.scores) > 1]
     third = len(groups) // 3
     parts = {"start": groups[:third], "middle": groups[third : 2 * third], "end": groups[2 * third :]}
     return {name: {binning: _fits(part, binning) for binning in _BINNINGS} for name, part in parts.items() if part}

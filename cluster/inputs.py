@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster.errors import ConfigError
 from cluster.labels import labelled_problems, refuse_other_tokenizer
-from cluster.learned_problems import hashed, read_learned
+from cluster.learned_problems import read_learned
 from cluster.run_folder import RunFolder, digest
 from cluster.stage_config import (
     FROM_FILES,
@@ -303,16 +303,18 @@ class ProblemSplit:
         )
 
 
-def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
-    """Raises ConfigError if a problem is evaluated on that a stage learns from, or has learned from that made a model
-    from outside which any stage uses; by its id or by its prompt's words.
+def check_leakage(stages: Sequence[Stage], num_finished: int = 0) -> ProblemSplit:
+    """Raises ConfigError if a problem is evaluated on that a stage learns from, by its id or by its prompt's words; or
+    that a model from outside has learned from.
+
+    Of the first ``num_finished`` stages the models from outside were looked at before, and need not be there any more.
     """
     learned: dict[str, str] = {}
     labelled: dict[str, str] = {}  # by a file from outside, which names problems by their ids alone
     evaluated: dict[str, str] = {}
-    before: dict[str, str] = {}  # by models from outside, which name problems by hashes
-    for stage in stages:
-        for model in _models_from_outside(stage):
+    before: dict[str, str] = {}  # by models from outside, which name problems by digests
+    for index, stage in enumerate(stages):
+        for model in _models_from_outside(stage) if index >= num_finished else ():
             before |= dict.fromkeys(read_learned(model_folder(model)), f"the model {model!r} has learned from")
         if isinstance(stage, ProcessRewardModelStage):
             labelled |= {problem: stage.name for path in _files(stage) for problem in labelled_problems(path)}
@@ -324,7 +326,7 @@ def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
         else:
             learned |= dict.fromkeys(_marks(stage.problems), stage.name)
     taught = {mark: f"stages.{name} learns from" for mark, name in (labelled | learned).items()}
-    taught |= {mark: before[hashed(mark)] for mark in evaluated.keys() - taught.keys() if hashed(mark) in before}
+    taught |= {mark: before[digest(mark)] for mark in evaluated.keys() - taught.keys() if digest(mark) in before}
     shared = sorted(taught.keys() & evaluated.keys())
     if shared:
         what = shared[0] if len(shared[0]) < _SHOWN else shared[0][:_SHOWN] + ".."
@@ -337,7 +339,7 @@ def check_leakage(stages: Sequence[Stage]) -> ProblemSplit:
 
 
 def learned_by(name: str, stages: Sequence[Stage], folder: RunFolder) -> set[str]:
-    """Hashes of the ids and prompts that a stage learns from, itself or by what it takes from others and from outside.
+    """Digests of the ids and prompts that a stage learns from, itself or by what it takes from others and from outside.
 
     ``stages``: those of the run, of which each takes from earlier ones alone.
     """
@@ -345,9 +347,9 @@ def learned_by(name: str, stages: Sequence[Stage], folder: RunFolder) -> set[str
     for stage in stages:
         found = learned[stage.name] = set()
         if isinstance(stage, ProcessRewardModelStage):
-            found |= {hashed(problem) for path in _files(stage) for problem in labelled_problems(path)}
+            found |= {digest(problem) for path in _files(stage) for problem in labelled_problems(path)}
         if not isinstance(stage, FROM_FILES | EvaluateStage):
-            found |= {hashed(mark) for mark in _marks(stage.problems)}
+            found |= {digest(mark) for mark in _marks(stage.problems)}
         for model in _models_from_outside(stage):
             found |= read_learned(resolve_model(model, folder))
         found.update(*(learned[earlier] for _, earlier in stage_references(stage)))

@@ -1,12 +1,11 @@
 """Which problems a model has learned from, written beside its weights: a leak is found after the run has ended, too.
 
-``learned_problems.json`` in a model's folder holds short hashes of their ids and prompts, those of the models and the
-samples that it was made from among them. A model without one is of unknown past.
+``learned_problems.json`` in a model's folder holds digests (64 bits each) of their ids and prompts, those of the models
+and the samples that it was made from among them. A model without one is of unknown past.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,12 +14,6 @@ from cluster.errors import ConfigError
 from cluster.run_folder import write_atomically
 
 _FILE = "learned_problems.json"
-_HASH_BYTES = 8
-
-
-def hashed(mark: str) -> str:
-    """Of an id, or of a prompt with its blanks made one. 64 bits: of a million marks none is another's."""
-    return hashlib.blake2b(mark.encode(), digest_size=_HASH_BYTES).hexdigest()
 
 
 def write_learned(model: Path, hashes: Iterable[str]) -> None:
@@ -29,7 +22,7 @@ def write_learned(model: Path, hashes: Iterable[str]) -> None:
 
 
 def read_learned(model: Path) -> frozenset[str]:
-    """The hashes; none where nothing is known. Raises ConfigError for a file of another form."""
+    """The digests; none where nothing is known. Raises ConfigError for a file of another form."""
     path = model / _FILE
     if not path.is_file():
         return frozenset()

@@ -59,7 +59,7 @@ def _run_open_stages(
 ) -> list[Finished]:
     check_inputs(config.stages[len(finished) :])
     check_tokenizers(config.stages)
-    split = check_leakage(config.stages)
+    split = check_leakage(config.stages, len(finished))
     console.print(f"run {config.name}: {folder.root}", highlight=False, soft_wrap=True)
     console.print(f"problems: {split}", highlight=False, soft_wrap=True)
     # Here, not above: Ray, torch and transformers take seconds, and what is refused is refused before them.

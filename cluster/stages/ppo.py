@@ -13,7 +13,6 @@ from typing import Any
 from actors.checking import COMPILED_LANGUAGES
 from actors.rewards import (
     COMPILING_TERMS,
-    ProcessTermConfig,
     RewardModelTermConfig,
     TermSources,
     build_terms,
@@ -26,18 +25,18 @@ from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ActorError, ConfigError, TrainerLostError
 from cluster.inputs import learned_by, problems_of
-from cluster.journal import JournalEntry, journal_path, read_journal, write_journal
+from cluster.journal import write_journal
 from cluster.learned_problems import write_learned
-from cluster.ledger import Ledger, steps_file, surviving_steps
+from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span
 from cluster.rollout import Ask, Group, Rollout
 from cluster.run_folder import StageFolder
-from cluster.stage_config import FilterChoiceConfig, PPOStage, ProblemSource
+from cluster.stage_config import PPOStage, ProblemSource
 from cluster.stages.comparing import Comparisons
 from cluster.stages.figures import rollout_figures, shares_of, shown
-from cluster.stages.learned_reward import LearnedReward, RewardWatch, choose_filter, chosen_filter
-from cluster.stages.process_watch import ProcessWatch
+from cluster.stages.learned_reward import LearnedReward, choose_filter, chosen_filter
 from cluster.stages.rerank import check_reranker
+from cluster.stages.watches import look_back, watches_of
 from cluster.stream import Draw, Stream, stream_of
 from cluster.trainer import TRAINER, TrainerGroup
 from learner.trajectory import Trajectory
@@ -115,16 +114,6 @@ def _prepare(context: RunContext, stage: PPOStage, folder: StageFolder) -> tuple
     return _Parts(model, rollout, stream_of(sets, context.config.seed), critic, comparisons), reward
 
 
-def _watches(stage: PPOStage) -> tuple[RewardWatch | ProcessWatch, ...]:
-    """One over each learned reward."""
-    watches: list[RewardWatch | ProcessWatch] = []
-    if any(isinstance(term, RewardModelTermConfig) for term in stage.rewards):
-        watches.append(RewardWatch(stage.choose_filter or FilterChoiceConfig()))
-    if any(isinstance(term, ProcessTermConfig) for term in stage.rewards):
-        watches.append(ProcessWatch(stage.rewards))
-    return tuple(watches)
-
-
 def _compiled(context: RunContext, stage: PPOStage, source: ProblemSource) -> list[Problem]:
     """The problems of a source; where the reward is a compiler's, those of languages that have none are left out."""
     problems = problems_of([source])
@@ -190,7 +179,7 @@ class _Job:
         self.lineage = lineage
         self.model, self.rollout, self.stream = parts.model, parts.rollout, parts.stream
         self.critic, self.comparisons = parts.critic, parts.comparisons
-        self.watches = _watches(stage)
+        self.watches = watches_of(stage)
         self.replacements = parts.stream.reseeded(derive_seed("replacements", context.config.seed))
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
@@ -398,18 +387,6 @@ class _Job:
         await self.checkpoints.check()
         if self.checkpoints.is_due(version):
             await self.checkpoints.begin({name: value for name, value in figures.items() if math.isfinite(value)})
-
-
-def look_back(folder: StageFolder, watches: Sequence[RewardWatch | ProcessWatch]) -> None:
-    """Tells watches that are new what those before them had seen of the surviving steps, from the journals."""
-    for step in surviving_steps(folder.ledger) if watches else ():
-        before = WeightsVersion(step.version.lineage, step.version.step - 1)
-        offered: dict[int, list[JournalEntry]] = {}
-        for entry in read_journal(journal_path(folder.trajectories, before)):
-            if entry.trajectory.drop_reason != "replaced":
-                offered.setdefault(entry.trajectory.group, []).append(entry)
-        for watch in watches:
-            watch.recall(list(offered.values()))
 
 
 def as_trained(stage: PPOStage, group: Group) -> list[Trajectory]:

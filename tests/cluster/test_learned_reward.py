@@ -33,7 +33,8 @@ from cluster.stages.learned_reward import (
     fits_of,
     scores_and_truth,
 )
-from cluster.stages.ppo import _watches, _with_chosen_filter, as_trained, look_back
+from cluster.stages.ppo import _with_chosen_filter, as_trained
+from cluster.stages.watches import look_back, watches_of
 from cluster.stream import ProblemStream
 from learner.config import PPOConfig
 from learner.filter_config import BestOfN, BestWorst, KeepAll, RandomK, Threshold
@@ -359,7 +360,7 @@ def test_a_group_that_is_too_small_for_its_filter_is_refused_with_the_recipe(fie
 
 def test_every_filter_is_measured_during_training_whether_or_not_one_was_chosen() -> None:
     learned = stage(rewards=(RewardModelTermConfig(model="stage:rm"),), execute_share=0.2)
-    (watch,) = _watches(learned)
+    (watch,) = watches_of(learned)
     rng = np.random.default_rng(0)
     for _ in range(10):
         figures = watch.step([group(*((float(x), bool(x > 0)) for x in rng.normal(size=5))) for _ in range(20)])
