@@ -147,7 +147,10 @@ class DockerSlot(Slot):
             stdin_open=True,
             auto_remove=True,
             labels={LABEL: config.profile.value, OWNER_LABEL: owner(), POOL_LABEL: self._pool},
-            network_mode="none",
+            # An own network namespace by the runtime. With the engine's network "none" it would hold no more, and the
+            # engine's network library, whose locks containers that end together bring to a standstill (20.10, moby's
+            # libnetwork), would have an end point to give up.
+            network_disabled=True,
             ipc_mode="none",
             read_only=True,
             tmpfs=_FOLDERS,

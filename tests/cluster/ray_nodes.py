@@ -54,6 +54,13 @@ class Nodes:
         ]
         return sorted((child for child in children if _is_actor(child, name)), key=lambda child: child.create_time())
 
+    def logged(self, *texts: str) -> list[str]:
+        """What Ray's own processes logged with one of these texts in it, and how actors were ended."""
+        logs = sorted(Path(self.cluster.head_node.get_logs_dir_path()).glob("*.out"))
+        wanted = (*texts, "Destroying actor", "force killing")
+        lines = (line for log in logs for line in log.read_text(errors="replace").splitlines())
+        return [line for line in lines if any(text in line for text in wanted)]
+
     def lose_a_node(self, choice: random.Random) -> None:
         """kill -9 of a raylet (its workers follow); another node joins."""
         node = choice.choice(self.nodes)

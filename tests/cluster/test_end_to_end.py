@@ -24,7 +24,7 @@ from learner.models import load_causal_lm
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 CRUCIBLE = [str(Path(sys.executable).with_name("crucible"))]
-NUM_STEPS = 6
+NUM_STEPS = 10
 PROMPTS_PER_STEP = 8
 RAY_AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}  # they give a lost raylet a minute before they end
 
@@ -222,7 +222,7 @@ def test_a_finished_run_is_not_run_again(finished: Finished) -> None:
 
 
 def test_a_run_with_a_changed_config_is_refused(finished: Finished) -> None:
-    command = [*CRUCIBLE, "run", str(finished.recipe), "--set", "stages.ppo.learner.num_steps=7"]
+    command = [*CRUCIBLE, "run", str(finished.recipe), "--set", f"stages.ppo.learner.num_steps={NUM_STEPS + 1}"]
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 3
     assert "started with another config" in refused.stderr

@@ -91,7 +91,11 @@ def test_a_generator_stopped_in_a_weight_update_is_named_and_replaced_and_delays
     (lost,) = [event for event in run.events("lost") if f"process {pid})" in event["who"]]
     assert "did not" in lost["why"]
     assert time.monotonic() - at < 20.0 + 15.0
-    run.wait(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie", 30.0, "the end of it")
+    # Ray kills in 5 s one that does not answer, in 30 s where it takes the end of the handle for the reason.
+    deadline = time.monotonic() + 60.0
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie":
+        assert time.monotonic() < deadline, (psutil.Process(pid).status(), nodes.logged(f"={pid}", f"pid: {pid}"))
+        time.sleep(0.1)
     run.wait(lambda: len(run.events("serves")) >= 4, 120.0, "a replacement")
     print(f"three steps after the stop: {delayed:.1f} s", lost)
     pushes = [line["time/push_s"] for line in read_lines(run.root / "metrics.jsonl") if "time/push_s" in line]

@@ -11,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from docker.models.containers import Container
 
 from problems.problem import FunctionSuite, Limits
 from sandbox import Backend, BlockingExecutor, Outcome, Program, SandboxConfig
+from sandbox.config import Profile
 from sandbox.containers import LABEL, OWNER_LABEL, POOL_LABEL, owner, sweep
 from sandbox.embedded import EmbeddedSlot
 from sandbox.errors import SlotDiedError
 from sandbox.images import engine, find_image
+from sandbox.interpreter import this_interpreter
 from sandbox.pool import SlotPool
 from sandbox.resident.protocol import Order, Result
 
@@ -134,6 +137,29 @@ def test_closing_sweeps_what_its_slots_left_and_nobody_else_s() -> None:
         assert other in of_ours()
     finally:
         client.containers.get(other).remove(force=True)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("profile", Profile)
+def test_a_container_is_on_no_network_and_the_engine_holds_no_end_point_for_it(profile: Profile) -> None:
+    require_engine()
+
+    def of_ours() -> dict[str, Container]:
+        listed = engine().containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+        return {str(one.id): one for one in listed if one.labels[OWNER_LABEL] == owner()}
+
+    before = of_ours()
+    python = this_interpreter().executable_in_root
+    look = [python, "-c", "import os; print(os.readlink('/proc/self/ns/net'), *os.listdir('/sys/class/net'))"]
+    with BlockingExecutor(SandboxConfig(backend=Backend.DOCKER, slots=1, profile=profile)) as executor:
+        assert executor.run(RIGHT, SUITE, Limits()).passed
+        (container,) = (one for name, one in of_ours().items() if name not in before)
+        namespace, *interfaces = container.exec_run(look).output.decode().split()
+        assert interfaces == ["lo"]
+        host = engine().containers.run(find_image(engine()), look, network_mode="host", remove=True)
+        assert namespace != host.decode().split()[0]
+        held = container.attrs["NetworkSettings"]["Networks"]
+        assert all(network["EndpointID"] == "" for network in held.values())
 
 
 @pytest.mark.parametrize("backend", ["embedded", pytest.param("docker", marks=pytest.mark.docker)])
