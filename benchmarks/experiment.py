@@ -96,6 +96,17 @@ def logged(run: Path, stage: str) -> list[dict[str, Any]]:
     return sorted(kept, key=lambda record: record["step"])
 
 
+def steps_of(run: Path, stage: str, num_steps: int) -> list[dict[str, Any]]:
+    """The metrics of each training step; what was logged before the first is left out.
+
+    Raises ValueError where a step was not logged, as where the run was told to stop in the middle of one.
+    """
+    steps = [record for record in logged(run, stage) if record["step"]]
+    if (numbers := [step["step"] for step in steps]) != list(range(1, num_steps + 1)):
+        raise ValueError(f"{run}: of {stage} steps {numbers} were logged; remove the run, and start it again")
+    return steps
+
+
 def over_seeds(values: Sequence[float]) -> str:
     """Mean and half of its 95 % interval over seeds. Raises KeyError for more than five."""
     if len(values) < 2:

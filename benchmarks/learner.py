@@ -30,6 +30,7 @@ from transformers import PreTrainedModel
 
 from learner.aggregate import weighted_sum
 from learner.config import GAE, CriticConfig, GroupBaseline, KLConfig, PPOConfig
+from learner.flops import critic_arithmetic, policy_arithmetic
 from learner.logprobs import token_logprobs
 from learner.memory import peak_bytes, reset_peak
 from learner.minibatch import PassFigures, minibatches, update
@@ -291,6 +292,9 @@ def trl_arm() -> dict[str, Any]:
     (the last with a PPO trainer), in an environment of its own, made on demand. Lengths are the same on both sides: all
     equal, where both must compute the same, and log-uniform 1:8. Prompts of 16 tokens are padded by nobody, so that
     they hide a part of what packing saves where completions are short. One run each, one after the other.
+
+    What is out of reach whatever we do: the learner's arithmetic at the rate of large matrix products, with nothing
+    else in the step and completions that cost nothing, against the whole of TRL's.
     """
     theirs_python = trl_environment()
     rng = np.random.default_rng(0)
@@ -305,17 +309,37 @@ def trl_arm() -> dict[str, Any]:
         theirs = run_side([str(theirs_python), str(ROOT / "benchmarks" / "trl_side.py")], lengths)
         rate, other = TRL_SAMPLES / median(ours["cpu_s"]), TRL_SAMPLES / median(theirs["cpu_s"])
         padded = sum(TRL_SAMPLES * (TRL_PROMPT + max(step)) for step in lengths)
+        floor = median(step_arithmetic(step) for step in lengths[1:]) / matrix_rate()
         measured[name] = {
             "mean_completion_tokens": float(np.mean(lengths)),
             "padded_over_packed_tokens": padded / sum(TRL_PROMPT + length for step in lengths for length in step),
             "ours_samples_per_cpu_s": rate,
             "trl_samples_per_cpu_s": other,
             "ratio": rate / other,
+            "our_arithmetic_cpu_s": floor,
+            "ratio_if_arithmetic_alone": median(theirs["cpu_s"]) / floor,
             "our_parts_cpu_s": {part: median(ours[part]) for part in ("generate", "train", "push")},
             "ours_cpu_s": ours["cpu_s"],
             "trl_cpu_s": theirs["cpu_s"],
         }
     return {"samples": TRL_SAMPLES, "epochs": TRL_EPOCHS, "settings": measured, "target": 2.0}
+
+
+def step_arithmetic(lengths: list[int]) -> float:
+    """Floating-point operations of a step's training: reference and value pass, and the epochs of both models."""
+    policy = Policy(model())
+    critic = critic_arithmetic(ScalarHeadModel.from_causal_lm(policy.model))
+    tokens = [np.ones(TRL_PROMPT + length, np.int64) for length in lengths]
+    sequences = [TokenSequence(str(i), ids, np.arange(len(ids)) >= TRL_PROMPT) for i, ids in enumerate(tokens)]
+    passes = 1 + 3 * TRL_EPOCHS  # forward, and backward at twice its cost
+    return passes * (policy_arithmetic(policy).forward(sequences) + critic.forward(sequences))
+
+
+def matrix_rate(size: int = 2048) -> float:
+    """Floating-point operations per CPU second of a matrix product in float32."""
+    left, right = torch.rand(size, size), torch.rand(size, size)
+    spent = [cpu_seconds(lambda: left @ right) for _ in range(2 * ROUNDS)]
+    return 2 * size**3 / median(spent[1:])
 
 
 def trl_environment() -> Path:

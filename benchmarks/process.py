@@ -6,11 +6,14 @@ python -m benchmarks.process --list     says which stand
 All arms share one run of ``recipes/process.yaml``, whole, which the first arm that needs it makes:
 
     recipe      that run: what each stage took, and its evaluations
-    labels      what its labels are worth, beside what trying everything finds out; and the model that learned them
+    labels      what its labels are worth, beside what trying everything finds out; and the model that learned them,
+                judged by both
     speed       searches all together against one program at a time, in one run
     baseline, dense, value, both, each for three seeds: PPO from the supervised model under the sparse reward; with
-                line rewards, with the model as the value function's beginning, with both. Arms of one seed bear one
-                run name, so that they draw the same prompts and, until their policies differ, the same samples.
+                line rewards, with the model as the value function's beginning, with both. All four critics are warmed
+                up on as many rollouts of the policy. Arms of one seed bear one run name, so that they draw the same
+                prompts and, until their policies differ, the same samples.
+    cold        both, and the critic as the model left it, as in the paper: it says -1 to 1 where returns are 0 to 1
 """
 
 from __future__ import annotations
@@ -19,24 +22,46 @@ import asyncio
 import functools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pyarrow.parquet as pq
+from transformers import AutoTokenizer
 
-from benchmarks.experiment import ROOT, RUNS, load_stages, logged, manifests, recipe_file, run_missing, run_recipe
-from cluster.labels import LABELS
+from benchmarks.experiment import (
+    ROOT,
+    RUNS,
+    load_stages,
+    logged,
+    manifests,
+    recipe_file,
+    run_missing,
+    run_recipe,
+    steps_of,
+)
+from cluster.labels import LABELS, read_labels
+from cluster.stage_config import ProcessRewardModelStage
+from learner.line_labels import GOOD, NEUTRAL, labels_of
+from learner.preferences import is_held_out
+from learner.process_reward_model import PositionPredictor, judge_lines
+from learner.scalar_head import ScalarHeadModel
 from problems.comments import without_comments
 from problems.datasets import load_problems
 from problems.problem import Problem
 from problems.synthetic.savable import completions_of
+from problems.tokenizer import vocabulary_digest
 from sandbox import Executor, Outcome, Program, open_executor
 
 EXPERIMENT = "process"
 SEEDS = (1, 2, 3)
-METHODS = {"baseline": (False, False), "dense": (True, False), "value": (False, True), "both": (True, True)}
+METHODS = {
+    "baseline": (False, False), "dense": (True, False), "value": (False, True), "both": (True, True),
+    "cold": (True, True),
+}  # fmt: skip
+"""Whether line rewards are paid, and whether the critic begins as the process reward model."""
 _NUM_CHECKED = 120
 _AT_ONCE = 4
 
@@ -81,7 +106,7 @@ def arm_recipe(method: str, seed: int, shared: Path) -> dict[str, Any]:
         "policy": model_of(shared, "base"),
         "critic_from": model_of(shared, "prm") if value else None,
         "rewards": [outcome, lines | {"model": model_of(shared, "prm")}] if dense else [outcome],
-        "learner": stages["supervised" if value else "baseline"]["learner"] | {"seed": seed},  # with a warm-up, or none
+        "learner": stages["supervised" if method == "cold" else "baseline"]["learner"] | {"seed": seed},
     }
     return common | {"seed": seed, "stages": [policy, stages["after"] | {"compare_with": None}]}
 
@@ -94,7 +119,7 @@ def run_arm(method: str, seed: int) -> dict[str, Any]:
     folder = RUNS / f"{EXPERIMENT}-{method}-{seed}"
     cost = run_recipe(path, f"{EXPERIMENT}-{seed}", folder)
     run = folder / f"{EXPERIMENT}-{seed}"
-    steps = logged(run, "supervised")
+    steps = steps_of(run, "supervised", recipe["stages"][0]["learner"]["num_steps"])
     warm = next(iter(logged(run, "supervised.warmup")), {})
     figures = manifests(run)["after"]["figures"]
     return cost | {
@@ -103,8 +128,8 @@ def run_arm(method: str, seed: int) -> dict[str, Any]:
         "before": manifests(shared)["before"]["figures"]["sampled_pass_at_1"],
         "after": figures["sampled_pass_at_1"],
         "after_greedy": figures["greedy_pass_at_1"],
-        "num_samples": recipe["stages"][1]["samples"],
-        "after_by_problem": _by_problem(run, recipe["stages"][1]["samples"]),
+        "rates": json.loads((run / "stages" / "after" / "results.json").read_text())["sampled_pass_at_1"],
+        "stage_seconds": {stage: manifest["seconds"] for stage, manifest in manifests(run).items()},
         "pass_rate_curve": [round(step["rollout/pass_rate"], 4) for step in steps],
         "explained_variance_warm": warm.get("critic/held_out_explained_variance"),
         "explained_variance_curve": [_finite(step.get("critic/explained_variance_kept")) for step in steps],
@@ -119,12 +144,6 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _by_problem(run: Path, num_samples: int) -> str:
-    """A digit for each problem of the evaluation, in the order of their ids: how many of its samples passed."""
-    rates = json.loads((run / "stages" / "after" / "results.json").read_text())["sampled_pass_at_1"]
-    return "".join(str(round(rates[name] * num_samples)) for name in sorted(rates))
-
-
 def run_labels() -> dict[str, Any]:
     """Figures of the shared run's labels and of the model that learned them."""
     shared, cost = shared_run()
@@ -132,45 +151,91 @@ def run_labels() -> dict[str, Any]:
     rows = pq.read_table(shared / "stages" / "labels" / LABELS).to_pylist()
     _, stages = load_stages("process.yaml")
     problems = {p.id: p for source in stages["labels"]["problems"] for p in load_problems(source["spec"])}
-    truths = asyncio.run(agreement(rows, problems))
+    whole = [row for row in rows if len(row["completion_ids"]) < stages["labels"]["sampling"]["max_new_tokens"]]
+    settings = ProcessRewardModelStage.model_validate(stages["prm"])
+    held_out = [row for row in whole if is_held_out(row["problem_id"], settings.held_out_share, settings.held_out_seed)]
+    checked = [*spread([row for row in whole if row not in held_out], _NUM_CHECKED), *held_out]
+    truths = asyncio.run(true_places(checked, problems))
     searched = [row for row in rows if not row["passed"]]
     most = [
         stages["labels"]["completions"] * math.ceil(math.log2(1 + sum(label != 0 for label in row["labels"])))
         for row in searched
     ]
-    held_out = json.loads((shared / "stages" / "prm" / "lines.json").read_text())
     return cost | {
         "labels": done["labels"]["figures"],
         "num_searched": len(searched),
         "num_over_bound": sum(row["num_completions"] > bound for row, bound in zip(searched, most, strict=True)),
         "completions_per_search": mean(row["num_completions"] for row in searched),
-        "agreement": truths,
-        "model": held_out,
+        "agreement": agreement(checked, truths),
+        "model": json.loads((shared / "stages" / "prm" / "lines.json").read_text()),
+        "model_by_truth": judged_by_truth(shared, truths),
     }
 
 
-async def agreement(rows: Sequence[dict[str, Any]], problems: dict[str, Problem]) -> dict[str, float]:
-    """How often the searched first bad line is that which trying everything finds, on answers of all policies."""
+def spread(rows: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """At most so many failing answers, of all policies alike: rows come policy by policy."""
     failing = [row for row in rows if not row["passed"]]
-    failing = failing[:: max(1, len(failing) // _NUM_CHECKED)][:_NUM_CHECKED]
-    executor = await open_executor()
-    places = asyncio.Semaphore(_AT_ONCE)
+    return failing[:: max(1, len(failing) // count)][:count]
 
-    async def miss(row: dict[str, Any]) -> int:
-        async with places:
-            truth = await true_num_good(executor, problems[row["problem_id"]], row["program"])
-            return sum(label == 1 for label in row["labels"]) - truth
 
-    try:
-        misses = await asyncio.gather(*(miss(row) for row in failing))
-    finally:
-        await executor.close()
+def agreement(rows: Sequence[dict[str, Any]], truths: Mapping[str, int]) -> dict[str, float]:
+    """How often the searched first bad line of a failing answer is the true one. ``truths``: by name."""
+    misses = [sum(label == GOOD for label in row["labels"]) - truths[row["name"]] for row in rows if not row["passed"]]
     return {
         "num_answers": len(misses),
         "exact": mean(found == 0 for found in misses),
         "early": mean(found < 0 for found in misses),
         "late": mean(found > 0 for found in misses),
     }
+
+
+def judged_by_truth(shared: Path, truths: Mapping[str, int]) -> dict[str, float]:
+    """Line accuracy of the model, and by position, on held-out answers whose true first bad line is known.
+
+    Model and position have both learned from searched labels.
+    """
+    _, stages = load_stages("process.yaml")
+    stage = ProcessRewardModelStage.model_validate(stages["prm"])
+    folder = model_of(shared, "prm")
+    tokenizer = vocabulary_digest(AutoTokenizer.from_pretrained(folder))
+    answers = read_labels(shared / "stages" / "labels" / LABELS, tokenizer)
+    answers = [answer for answer in answers if answer.num_tokens <= stage.train.row_tokens]
+    out = [is_held_out(answer.problem_id, stage.held_out_share, stage.held_out_seed) for answer in answers]
+    seen = [answer for answer, is_out in zip(answers, out, strict=True) if not is_out]
+    judged = [
+        replace(answer, labels=tuple(labels_of([label == NEUTRAL for label in answer.labels], truths[answer.name])))
+        for answer, is_out in zip(answers, out, strict=True)
+        if is_out and answer.name in truths
+    ]
+    figures = judge_lines(
+        ScalarHeadModel.from_pretrained(folder), judged, PositionPredictor(seen), row_tokens=stage.train.row_tokens
+    )
+    return {
+        "accuracy": figures.accuracy,
+        "accuracy_by_position": figures.by_position,
+        "first_bad": figures.first_bad,
+        "first_bad_by_position": figures.first_bad_by_position,
+        "num_answers": figures.num_answers,
+        "num_lines": figures.num_lines,
+    }
+
+
+async def true_places(rows: Sequence[dict[str, Any]], problems: dict[str, Problem]) -> dict[str, int]:
+    """Of each answer, by name: the lines that count before the first prefix that nothing saves; all where it passes."""
+    executor = await open_executor()
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(row: dict[str, Any]) -> int:
+        if row["passed"]:
+            return sum(label != NEUTRAL for label in row["labels"])
+        async with places:
+            return await true_num_good(executor, problems[row["problem_id"]], row["program"])
+
+    try:
+        found = await asyncio.gather(*(one(row) for row in rows))
+    finally:
+        await executor.close()
+    return {row["name"]: truth for row, truth in zip(rows, found, strict=True)}
 
 
 async def true_num_good(executor: Executor, problem: Problem, program: str) -> int:
@@ -193,13 +258,16 @@ async def _is_savable(executor: Executor, problem: Problem, prefix: str, num_lin
     for body in completions_of(problem, prefix, num_lines):
         program = Program(problem.language, (problem.prompt + body).encode())
         verdict = await executor.run(program, problem.suites["main"], problem.limits, stop_at_first_failure=True)
+        if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR:
+            raise RuntimeError(f"{problem.id} could not be judged ({verdict.detail}): run the arm again")
         if verdict.outcome is Outcome.PASSED:
             return True
     return False
 
 
 def speed_recipe(shared: Path) -> dict[str, Any]:
-    """The labels of few programs twice: all of them together, and one at a time."""
+    """Labels of answers to few problems twice: all of them together, and one at a time. Each samples its own answers,
+    so the seconds are counted for each completion."""
     common, stages = load_stages("process.yaml")
     stage = stages["labels"] | {
         "policies": [model_of(shared, "base")],
@@ -211,15 +279,15 @@ def speed_recipe(shared: Path) -> dict[str, Any]:
 
 
 def run_speed() -> dict[str, Any]:
-    """Labels all programs together, then the same one at a time, in one run."""
+    """Labels all programs together, then one at a time, in one run."""
     shared, _ = shared_run()
     name = f"{EXPERIMENT}-speed"
     cost = run_recipe(recipe_file(speed_recipe(shared), name), name, RUNS)
     done = {stage: manifest["figures"] for stage, manifest in manifests(RUNS / name).items()}
-    per_program = {stage: figures["search_s"] / figures["num_answers"] for stage, figures in done.items()}
+    seconds = {stage: figures["search_s"] / figures["num_completions"] for stage, figures in done.items()}
     return cost | {
-        "seconds_per_program": per_program,
-        "times_faster": per_program["alone"] / per_program["together"],
+        "seconds_per_completion": seconds,
+        "times_faster": seconds["alone"] / seconds["together"],
         "stages": done,
     }
 

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
+from benchmarks.experiment import over_seeds
 from benchmarks.process import METHODS
 from cluster.statistics import mean_over_problems
 
-_T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}  # two-sided Student t for n seeds (n - 1 degrees of freedom)
+_COMPARED = {
+    "baseline": (), "dense": ("baseline",), "value": ("baseline",), "both": ("baseline", "dense", "value"),
+    "cold": ("baseline", "both"),
+}  # fmt: skip
 _WINDOW = 5
 _HEAD = """
 ## Process supervision
 
 `python -m benchmarks.process`; its head says what the arms are. The synthetic family's programs of four operations, a
 reward of 1 for passing all tests and nothing else. All arms share the supervised model, the baseline run's labels and
-the process reward model, made by one run of `recipes/process.yaml`. Intervals are 95 %.
+the process reward model, made by one run of `recipes/process.yaml`: what seeds differ by is reinforcement learning
+alone. Intervals are 95 %.
 """
 
 Arm = Mapping[str, Any]
@@ -64,7 +69,7 @@ def _recipe(arm: Arm) -> str:
 
 
 def _labels(arm: Arm) -> str:
-    labels, truth, model = arm["labels"], arm["agreement"], arm["model"]
+    labels, truth, model, by_truth = arm["labels"], arm["agreement"], arm["model"], arm["model_by_truth"]
     name = "process_model/held_out_"
     return f"""*First bad line*: on failing answers, the searched one against the one that trying every end of every right program finds.
 
@@ -76,71 +81,66 @@ def _labels(arm: Arm) -> str:
 | line accuracy on held-out problems ({model["num_lines"]} lines of {model["num_answers"]} answers) | {model[name + "accuracy"]:.3f} |
 | likewise by position only, and the commoner label | {model[name + "accuracy_by_position"]:.3f}, {model[name + "majority"]:.3f} |
 | first bad line found exactly, and by position only | {model[name + "first_bad"]:.3f}, {model[name + "first_bad_by_position"]:.3f} |
+| line accuracy on held-out problems by true first bad lines ({by_truth["num_lines"]} lines of {by_truth["num_answers"]} answers), and by position only | {by_truth["accuracy"]:.3f}, {by_truth["accuracy_by_position"]:.3f} |
+| true first bad line found exactly, and by position only | {by_truth["first_bad"]:.3f}, {by_truth["first_bad_by_position"]:.3f} |
 """  # noqa: E501 (rows of a table)
 
 
 def _speed(arm: Arm) -> str:
-    seconds = arm["seconds_per_program"]
+    together, alone = (1000 * arm["seconds_per_completion"][name] for name in ("together", "alone"))
     return (
-        f"Labelling: {seconds['together']:.2f} s a program with all searches together, {seconds['alone']:.2f} s one "
-        f"program at a time, in one run: {arm['times_faster']:.1f} times as fast.\n"
+        f"Labelling: {together:.1f} ms a completion with all searches together, {alone:.1f} ms one program at a time, "
+        f"in one run: {arm['times_faster']:.1f} times as fast.\n"
     )
 
 
 def _training(arms: Sequence[Arm]) -> str:
     arms = sorted(arms, key=lambda arm: (list(METHODS).index(arm["method"]), arm["seed"]))
     by_method = {name: [arm for arm in arms if arm["method"] == name] for name in METHODS}
-    return "\n".join([*_each(arms), "", *_against_baseline(by_method), "", *_curves(by_method)]) + "\n"
+    return "\n".join([*_each(arms), "", *_differences(by_method), "", *_curves(by_method)]) + "\n"
 
 
 def _each(arms: Sequence[Arm]) -> list[str]:
     lines = [
         "PPO from the supervised model. EV: the critic's explained variance, of the returns of its arm (with line",
-        "rewards they hold those too): on held-out rollouts after the warm-up, and before each step's update, mean.",
+        "rewards they hold those too): on held-out rollouts after the warm-up, before the first step's update, and",
+        "before each step's, mean.",
         "",
-        "| arm | before | after | greedy after | EV warm, mean of steps | wall s |",
+        "| arm | before | after | greedy after | EV warm, first step, mean of steps | s |",
         "|---|---|---|---|---|---|",
     ]
     for arm in arms:
         known = [value for value in arm["explained_variance_curve"] if value is not None]
         lines.append(
             f"| {arm['arm']} | {arm['before']['mean']:.3f} | {_cell(arm['after'])} | {arm['after_greedy']['mean']:.3f} "
-            f"| {_number(arm['explained_variance_warm'])}, {_number(mean(known) if known else None)} "
-            f"| {arm['wall_s']:.0f} |"
+            f"| {_number(arm['explained_variance_warm'])}, {_number(arm['explained_variance_curve'][0])}, "
+            f"{_number(mean(known) if known else None)} | {sum(arm['stage_seconds'].values()):.0f} |"
         )
     return lines
 
 
-def _against_baseline(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
-    """Differences of pass@1 from the baseline of the same seed: over the problems of all seeds, and over seeds."""
-    baselines = {arm["seed"]: arm for arm in by_method["baseline"]}
-    lines = ["| method | seeds | pass@1 after | minus baseline, over problems | over seeds |", "|---|---|---|---|---|"]
+def _differences(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
+    """Of pass@1, of arms of the same seed: over the problems of all seeds, and over seeds."""
+    lines = ["| method | seeds | pass@1 after | minus | over problems | over seeds |", "|---|---|---|---|---|---|"]
     for method, arms in by_method.items():
-        if not arms:
-            continue
-        after = mean(arm["after"]["mean"] for arm in arms)
-        pairs = [(baselines[arm["seed"]], arm) for arm in arms if method != "baseline" and arm["seed"] in baselines]
-        row = f"| {method} | {len(arms)} | {after:.3f} "
-        if pairs:
-            by_problem = mean_over_problems(_mean_gains(pairs))
-            by_seed = [arm["after"]["mean"] - base["after"]["mean"] for base, arm in pairs]
-            row += f"| {by_problem.mean:+.3f} [{by_problem.low:+.3f}, {by_problem.high:+.3f}] | {_over_seeds(by_seed)} "
-        else:
-            row += "| - | - "
-        lines.append(row + "|")
+        after = f"{mean(arm['after']['mean'] for arm in arms):.3f}" if arms else "-"
+        for other in _COMPARED[method]:
+            of_other = {arm["seed"]: arm for arm in by_method[other]}
+            pairs = [(of_other[arm["seed"]], arm) for arm in arms if arm["seed"] in of_other]
+            if pairs:
+                by_problem = mean_over_problems(_mean_gains(pairs))
+                by_seed = over_seeds([arm["after"]["mean"] - base["after"]["mean"] for base, arm in pairs])
+                interval = f"{by_problem.mean:+.3f} [{by_problem.low:+.3f}, {by_problem.high:+.3f}]"
+                lines.append(f"| {method} | {len(pairs)} | {after} | {other} | {interval} | {by_seed} |")
+        if arms and not _COMPARED[method]:
+            lines.append(f"| {method} | {len(arms)} | {after} | - | - | - |")
     return lines
 
 
 def _mean_gains(pairs: Sequence[tuple[Arm, Arm]]) -> list[float]:
-    """For each problem of the evaluation, the mean over seeds of the difference in the share of samples that pass."""
-    gains = [
-        [
-            (int(b) - int(a)) / arm["num_samples"]
-            for a, b in zip(base["after_by_problem"], arm["after_by_problem"], strict=True)
-        ]
-        for base, arm in pairs
-    ]
-    return [mean(column) for column in zip(*gains, strict=True)]
+    """For each problem that all of them were judged on, the mean over seeds of the difference in its pass rate."""
+    judged = set.intersection(*(arm["rates"].keys() & base["rates"].keys() for base, arm in pairs))
+    return [mean(arm["rates"][name] - base["rates"][name] for base, arm in pairs) for name in sorted(judged)]
 
 
 def _curves(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
@@ -171,9 +171,3 @@ def _cell(estimate: Mapping[str, float], sign: str = "") -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _over_seeds(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:+.3f} (one seed: no interval)"
-    return f"{mean(values):+.3f} ± {_T_95[len(values)] * stdev(values) / math.sqrt(len(values)):.3f}"

@@ -25,12 +25,12 @@ from actors.terms import Attempt
 from benchmarks.experiment import (
     RUNS,
     load_stages,
-    logged,
     machine_cpu_s,
     manifests,
     recipe_file,
     run_missing,
     run_recipe,
+    steps_of,
 )
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.bytemap import ByteMap
@@ -45,6 +45,11 @@ EXPERIMENT, RATE = "rlcf", "compiler-rate"
 SEEDS = (1, 2, 3)
 METHODS = ("both", "compiler", "comparison", "terminal", "sft")
 MEASURES = ("compiles", "executes", "passes")
+_CURVES = {
+    "compile_rate_curve": "compiler/compiles", "trivial_curve": "compiler/trivial",
+    "comparison_curve": "comparison/mean", "kl_curve": "policy/kl_reference", "cut_curve": "rollout/cut_fraction",
+}  # fmt: skip
+"""Of training, each where its term is paid or its figure exists."""
 
 
 def main() -> None:
@@ -108,15 +113,14 @@ def gather(shared: Path, run: Path) -> dict[str, Any]:
     """Figures of a finished arm, from its files."""
     before, stages = manifests(shared), manifests(run)
     discriminator = before["discriminator"]["figures"]
-    steps = logged(run, "ppo")
+    _, recipe = load_stages("rlcf.yaml")
+    steps = steps_of(run, "ppo", recipe["ppo"]["learner"]["num_steps"]) if "ppo" in stages else []
     return {
         "before": measured(before["before"]),
         "after": measured(stages["after"]),
         "discriminator": {name: discriminator[name] for name in ("held_out_accuracy", "held_out_loss", "num_pairs")},
         "stage_seconds": {name: manifest["seconds"] for name, manifest in (before | stages).items()},
-        "compile_rate_curve": [round(step.get("compiler/compiles", 0.0), 4) for step in steps],
-        "comparison_curve": [round(step.get("comparison/mean", 0.0), 4) for step in steps],
-        "kl_curve": [round(step["policy/kl_reference"], 5) for step in steps],
+        **{name: curve for name, key in _CURVES.items() if (curve := [round(s[key], 5) for s in steps if key in s])},
     }
 
 

@@ -26,7 +26,11 @@ def section(arms: Sequence[Arm]) -> str:
     trained = sorted(
         (arm for arm in arms if arm["arm"] != RATE), key=lambda arm: (METHODS.index(arm["method"]), arm["seed"])
     )
-    tables = [_failures(trained), _each(trained), _by_method(trained)] if trained else [["No arm was run."]]
+    tables = (
+        [_failures(trained), _each(trained), _by_method(trained), _against_each_other(trained)]
+        if trained
+        else [["No arm was run."]]
+    )
     return _HEAD + "\n\n".join("\n".join(lines) for lines in [*rates, *tables])
 
 
@@ -52,7 +56,7 @@ def _failures(arms: Sequence[Arm]) -> list[str]:
 def _each(arms: Sequence[Arm]) -> list[str]:
     """One row an arm, shares with half their intervals."""
     lines = [
-        "| arm | compiles | executes | passes | code tokens | held-out accuracy | wall s |",
+        "| arm | compiles | executes | passes | code tokens | held-out accuracy | s, with the stages that it shares |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm in arms:
@@ -60,7 +64,7 @@ def _each(arms: Sequence[Arm]) -> list[str]:
         shares = [f"{_share(before[name])} -> {_share(after[name])}" for name in MEASURES]
         lines.append(
             f"| {arm['arm']} | {' | '.join(shares)} | {before['code_tokens']:.1f} -> {after['code_tokens']:.1f} "
-            f"| {arm['discriminator']['held_out_accuracy']:.3f} | {arm['wall_s']:.0f} |"
+            f"| {arm['discriminator']['held_out_accuracy']:.3f} | {sum(arm['stage_seconds'].values()):.0f} |"
         )
     return lines
 
@@ -76,6 +80,22 @@ def _by_method(arms: Sequence[Arm]) -> list[str]:
         if own:
             columns = zip(*(_gains(arm) for arm in own), strict=True)
             lines.append(f"| {method} | {len(own)} | {' | '.join(over_seeds(list(column)) for column in columns)} |")
+    return lines
+
+
+def _against_each_other(arms: Sequence[Arm]) -> list[str]:
+    """The recipe minus each ablation and minus plain fine-tuning, of the same seed; 95 % over seeds."""
+    by_name = {(arm["method"], arm["seed"]): arm for arm in arms}
+    lines = ["| both minus | seeds | compiles | passes | code tokens, ratio |", "|---|---|---|---|---|"]
+    for other in METHODS[1:]:
+        seeds = sorted(seed for method, seed in by_name if method == other and ("both", seed) in by_name)
+        pairs = [(by_name[other, seed]["after"], by_name["both", seed]["after"]) for seed in seeds]
+        if pairs:
+            gains = [
+                [both[name]["mean"] - less[name]["mean"] for less, both in pairs] for name in ("compiles", "passes")
+            ]
+            gains.append([both["code_tokens"] / less["code_tokens"] for less, both in pairs])
+            lines.append(f"| {other} | {len(pairs)} | {' | '.join(map(over_seeds, gains))} |")
     return lines
 
 

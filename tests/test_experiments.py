@@ -125,6 +125,30 @@ def test_the_baseline_of_rlcf_is_given_the_seconds_of_discriminator_and_ppo(tmp_
         rlcf.arm_recipe("sft", 2, tmp_path / "shared")
 
 
+def test_an_arm_of_rlcf_is_gathered_from_its_training_steps_alone(tmp_path: Path) -> None:
+    """Before the first step stands what the terms say of the problems."""
+    sampled = {name: {"mean": 0.5, "low": 0.4, "high": 0.6} for name in rlcf.MEASURES}
+    evaluated = {"sampled": sampled | {"code_tokens": 30.0, "compile_errors": {}}}
+    judged = {"held_out_accuracy": 0.7, "held_out_loss": 0.5, "num_pairs": 9}
+    figures = {"before": evaluated, "discriminator": judged, "ppo": {}, "after": evaluated}
+    for stage, of in figures.items():
+        folder = tmp_path / "run" / "stages" / stage
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_text(json.dumps({"seconds": 1.0, "figures": of}))
+    num_steps = experiment.load_stages("rlcf.yaml")[1]["ppo"]["learner"]["num_steps"]
+    steps = [{"compiler/no_compiler_prompts": 0.0}]
+    steps += [{"policy/kl_reference": 0.25, "compiler/compiles": 0.5}] * num_steps
+    lines = [json.dumps({"stage": "ppo", "lineage": 0, "step": step} | of) for step, of in enumerate(steps)]
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_text("\n".join(lines))
+    arm = rlcf.gather(tmp_path / "run", tmp_path / "run")
+    assert (arm["kl_curve"], arm["compile_rate_curve"]) == ([0.25] * num_steps, [0.5] * num_steps)
+    assert "comparison_curve" not in arm  # no such term was paid
+    metrics.write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match="were logged; remove the run"):
+        rlcf.gather(tmp_path / "run", tmp_path / "run")
+
+
 @pytest.mark.parametrize("method", process.METHODS)
 def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_alone(method: str) -> None:
     recipe = process.arm_recipe(method, 2, Path("shared"))
@@ -133,14 +157,14 @@ def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_a
     assert ppo.policy == "shared/stages/base/model"
     assert ppo.learner.seed == 2
     kinds = [term.kind for term in ppo.rewards]
-    assert kinds == (["all_passed", "process"] if method in ("dense", "both") else ["all_passed"])
-    assert (ppo.critic_from == "shared/stages/prm/model") == (method in ("value", "both"))
+    assert kinds == (["all_passed", "process"] if method in ("dense", "both", "cold") else ["all_passed"])
+    assert (ppo.critic_from == "shared/stages/prm/model") == (method in ("value", "both", "cold"))
     assert after.kind == "evaluate"
-    assert (ppo.warmup_groups == 0) == (
-        method in ("value", "both")
-    )  # a critic that begins as the model is not warmed up
     warmup = {"warmup_steps", "warmup_rollouts"}
-    without = {"rewards": True, "critic_from": True, "learner": {"advantage": {"critic": warmup}}}
+    without: dict[str, Any] = {"rewards": True, "critic_from": True}
+    if method == "cold":  # the critic as the model left it
+        assert ppo.warmup_groups == 0
+        without |= {"learner": {"advantage": {"critic": warmup}}}
     (baseline, _) = load_recipe(experiment.recipe_file(process.arm_recipe("baseline", 2, Path("shared")), "b")).stages
     assert ppo.model_dump(exclude=without) == baseline.model_dump(exclude=without)
 
@@ -223,19 +247,33 @@ async def test_agreement_counts_searches_that_ended_early_and_late(monkeypatch: 
     monkeypatch.setattr(process, "open_executor", opened)
     monkeypatch.setattr(process, "true_num_good", truth)
     rows: list[dict[str, Any]] = [
-        {"passed": False, "problem_id": "p", "program": place, "labels": [1, 0, 1, -1, -1]} for place in "2213"
+        {"name": f"a{i}", "passed": False, "problem_id": "p", "program": place, "labels": [1, 0, 1, -1, -1]}
+        for i, place in enumerate("2213")
     ]
-    rows.append({"passed": True, "problem_id": "p", "program": "9", "labels": [1]})
+    rows.append({"name": "right", "passed": True, "problem_id": "p", "program": "9", "labels": [1, 0, 1, 1]})
     problems: Any = {"p": None}
-    found = await process.agreement(rows, problems)
-    assert found == {"num_answers": 4, "exact": 0.5, "early": 0.25, "late": 0.25}
+    truths = await process.true_places(rows, problems)
+    assert truths == {"a0": 2, "a1": 2, "a2": 1, "a3": 3, "right": 3}  # of one that passes all lines are good
+    assert process.agreement(rows, truths) == {"num_answers": 4, "exact": 0.5, "early": 0.25, "late": 0.25}
+
+
+async def test_what_could_not_be_judged_is_no_bad_line() -> None:
+    (problem,) = synthetic_problems(SyntheticConfig(count=1, depth=(2, 2), seed=5))
+
+    async def run(*_: object, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(outcome=Outcome.INFRASTRUCTURE_ERROR, detail="the engine went away")
+
+    executor: Any = SimpleNamespace(run=run)
+    with pytest.raises(RuntimeError, match="the engine went away"):
+        await process.true_num_good(executor, problem, problem.prompt + problem.reference_completions[0])
 
 
 def process_arm(method: str, seed: int, passed: str) -> dict[str, object]:
     estimate = {"mean": sum(map(int, passed)) / (2 * len(passed)), "low": 0.0, "high": 1.0}
+    rates = {f"p{place}": int(count) / 2 for place, count in enumerate(passed)}
     return {
         "arm": f"{method}-{seed}", "method": method, "seed": seed, "before": estimate, "after": estimate,
-        "after_greedy": estimate, "num_samples": 2, "after_by_problem": passed, "wall_s": 1.0,
+        "after_greedy": estimate, "rates": rates, "stage_seconds": {"supervised": 1.0},
         "pass_rate_curve": [0.1] * 6, "explained_variance_warm": None, "explained_variance_curve": [None, *[0.5] * 5],
     }  # fmt: skip
 
@@ -244,12 +282,14 @@ def test_process_supervision_s_differences_are_paired_by_problem_and_by_seed() -
     # per problem, mean over two seeds: (2 - 0 + 1 - 1) / 4, (1 - 1 + 2 - 2) / 4, (2 - 2 + 2 - 0) / 4
     arms = [process_arm(*row) for row in (("baseline", 1, "012"), ("baseline", 2, "120"))]
     arms += [process_arm(*row) for row in (("both", 1, "212"), ("both", 2, "122"))]
+    arms.append(process_arm("dense", 1, "022"))
     text = process_tables.section(arms)
-    assert "| both | 2 | 0.833 | +0.333 [" in text  # 0.5, 0, 0.5
+    assert "| both | 2 | 0.833 | baseline | +0.333 [" in text  # 0.5, 0, 0.5
     assert "+0.333 ± 0.000 |" in text  # 5/6 - 3/6 in each seed
     assert "| both, EV | 0.500 | 0.500 |" in text
     assert "Labels: not run." in text
-    assert "dense" not in text.partition("| method |")[2]
+    assert "| both | 1 | 0.833 | dense | +0.167 [" in text  # seed 1 alone: (2 - 0, 1 - 2, 2 - 2) / 2 over three
+    assert "| both | 1 | 0.833 | value" not in text
 
 
 def rlcf_arm(method: str, seed: int, compiles: float, passes: float, tokens: float) -> dict[str, Any]:
@@ -261,7 +301,7 @@ def rlcf_arm(method: str, seed: int, compiles: float, passes: float, tokens: flo
         return shares | {"code_tokens": tokens, "compile_errors": {"syntax": 30, "arity": 10}}
 
     return {
-        "arm": f"{method}-{seed}", "method": method, "seed": seed, "wall_s": 600.0,
+        "arm": f"{method}-{seed}", "method": method, "seed": seed, "stage_seconds": {"base": 200.0, "ppo": 400.0},
         "before": measures(0.5, 0.4, 0.2, tokens=40.0), "after": measures(compiles, 0.6, passes, tokens=tokens),
         "discriminator": {"held_out_accuracy": 0.75},
     }  # fmt: skip
@@ -272,7 +312,10 @@ def test_the_comparison_off_and_on_and_plain_fine_tuning_stand_beside_each_other
     arms += [rlcf_arm("both", seed, compiles, 0.3, 40.0) for seed, compiles in ((2, 0.9), (1, 0.8))]
     said = rlcf_tables.section(arms).splitlines()
     assert "| seed 1 | 40 | syntax 75%, arity 25% |" in said
-    rows = {line.split("|")[1].strip(): line for line in said if line.startswith("| ")}
+    rows = {}
+    for line in said:
+        if line.startswith("| "):
+            rows.setdefault(line.split("|")[1].strip(), line)
     assert rows["both-1"] == (
         "| both-1 | 0.500 ± 0.040 -> 0.800 ± 0.040 | 0.400 ± 0.040 -> 0.600 ± 0.040 | 0.200 ± 0.040 -> 0.300 ± 0.040 "
         "| 40.0 -> 40.0 | 0.750 | 600 |"
@@ -282,5 +325,7 @@ def test_the_comparison_off_and_on_and_plain_fine_tuning_stand_beside_each_other
     one = "(one seed: no interval)"
     assert rows["compiler"] == f"| compiler | 1 | +0.800 {one} | -0.100 {one} | +0.500 {one} |"
     assert rows["sft"] == f"| sft | 1 | +0.200 {one} | +0.100 {one} | +0.950 {one} |"
-    assert list(rows)[-3:] == ["both", "compiler", "sft"]
+    less = said[said.index("| both minus | seeds | compiles | passes | code tokens, ratio |") :]
+    assert less[2] == f"| compiler | 1 | -0.100 {one} | +0.200 {one} | +2.000 {one} |"
+    assert less[3] == f"| sft | 1 | +0.200 {one} | +0.000 {one} | +1.053 {one} |"
     assert "No arm was run." in rlcf_tables.section([])
