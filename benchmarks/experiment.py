@@ -28,7 +28,7 @@ def run_missing(experiment: str, arms: Mapping[str, Callable[[], dict[str, Any]]
     """Runs the arms without a JSON yet; ``sys.argv`` may name some of them, or ask for a ``--list``."""
     folder = ARMS / experiment
     folder.mkdir(parents=True, exist_ok=True)
-    named = {argument for argument in sys.argv[1:] if not argument.startswith("-")}
+    named = {argument for argument in sys.argv[1:] if argument != "--list"}
     unknown = named - arms.keys()
     if unknown:
         raise SystemExit(f"{experiment} has no arm {sorted(unknown)[0]!r}; it has {', '.join(arms)}")

@@ -83,6 +83,8 @@ def quickstart_table(arms: list[dict[str, Any]]) -> list[str]:
 
 
 def main() -> None:
+    if unknown := set(sys.argv[1:]) - {"--write", "--list"}:
+        raise SystemExit(f"{sorted(unknown)[0]!r} is no option here; there are --write and --list")
     if "--write" not in sys.argv:
         quickstart.main()
         pf_ppo.main()

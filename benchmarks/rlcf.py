@@ -120,7 +120,11 @@ def gather(shared: Path, run: Path) -> dict[str, Any]:
         "after": measured(stages["after"]),
         "discriminator": {name: discriminator[name] for name in ("held_out_accuracy", "held_out_loss", "num_pairs")},
         "stage_seconds": {name: manifest["seconds"] for name, manifest in (before | stages).items()},
-        **{name: curve for name, key in _CURVES.items() if (curve := [round(s[key], 5) for s in steps if key in s])},
+        **{
+            name: [round(step.get(key, 0.0), 5) for step in steps]  # a share of none is not logged
+            for name, key in _CURVES.items()
+            if any(key in step for step in steps)
+        },
     }
 
 
