@@ -39,9 +39,12 @@ even training that was nothing but matrix products, and completions that cost no
 short completions stands a prompt that nobody pads; the longer they are, the more of the padding's cost shows.
 
 Of our training 67 % (completions of at most 64 tokens) are matrix products and 6 % attention kernels; of at most 256,
-with a prompt of up to 96, 68 % and 14 %. Tried, and left out: oneDNN's products for MKL's in the learner (1.02 times as
-fast, median of ten), vLLM's compiled model for its eager one (4 % of the engine's CPU time a token, and 5 to 16 s of
-compiling). Of the engine's time a token 73 % is the model's pass, whose own products are a third of it.
+with a prompt of up to 96, 68 % and 14 %. The rest are norms, rotations and the like, in passes that are the bare
+model's too. Tried, and left out: oneDNN's products for MKL's in the learner (1.02 times as fast, median of ten);
+attention as batched products (0.9 to 1.6 times the kernel's time, 24 to 272 tokens); vLLM's compiled model for its
+eager one (4 % of the engine's CPU time a token, and 5 to 16 s of compiling). Of the engine's time a token 73 % is the
+model's pass, whose own products are a third of it. Two runs of the same code, on other days, had 1.94 and 2.05 for
+completions of up to 256, 1.38 and 1.74 for up to 64: what CPU seconds are worth varies by as much.
 """
 
 

@@ -184,7 +184,7 @@ class _Job:
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
-        self.report: StepReport | None = None
+        self._unlogged: tuple[StepInput, asyncio.Task[StepReport]] | None = None  # the step that is trained, or pushed
         self.checkpoints = Checkpoints(folder.checkpoints, stage, trainer, self.ledger)
         self._has_begun = False
 
@@ -203,6 +203,8 @@ class _Job:
                 await self._save_in_time()
             raise
         finally:
+            if self._unlogged is not None:
+                self._unlogged[1].cancel()
             await self.checkpoints.abandon()
 
     async def call(self, method: str, *arguments: Any, what: str) -> Any:
@@ -210,10 +212,13 @@ class _Job:
         return await self.trainer.call(method, *arguments, what=what)
 
     async def _save_in_time(self) -> None:
-        """A last checkpoint. A step that the trainer is in comes to its end before, and is in it."""
+        """A last checkpoint. A step that the trainer is in comes to its end before, is in it, and is logged."""
         timeout_s = self.context.config.supervision.last_save_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
+                if self._unlogged is not None:
+                    step_input, training = self._unlogged
+                    self._log(await training, self._figures(await training, step_input))
                 saved = await self._save()
             self.context.panel.say(f"{self.stage.name}: checkpoint {saved} was written")
         except (ActorError, TimeoutError, OSError) as error:
@@ -350,10 +355,11 @@ class _Job:
         if self.stage.shuffle_rewards:
             groups = shuffled_rewards(groups, self.context.config.seed, step_input.step)
         await self._take_gpu()
-        report: StepReport = await self.call("step", groups, what="train a step")
+        training: asyncio.Task[StepReport] = asyncio.create_task(self.call("step", groups, what="train a step"))
+        self._unlogged = step_input, training
+        report = await asyncio.shield(training)  # whoever is told to stop meanwhile waits for it, and logs it
         if report.version != before.next():
             raise ActorError(f"the trainer made {report.version} where {before.next()} was due")
-        self.report = report
 
     async def _take_gpu(self) -> None:
         """The trainer's turn on a shared GPU, until the next push: everything that a step needs has been sampled."""
@@ -368,15 +374,14 @@ class _Job:
         self.version = version
 
     async def _done(self, step_input: StepInput, version: WeightsVersion) -> None:
-        assert self.report is not None, "a step was reported before it was trained"
-        figures = self.report.metrics | rollout_figures(step_input, self.context.executors.stats)
-        for watch in self.watches:
-            figures |= watch.step(step_input.groups)
+        assert self._unlogged is not None, "a step was reported before it was trained"
+        report = self._unlogged[1].result()
+        figures = self._figures(report, step_input)
         figures |= await self.comparisons.step(version.step, step_input.groups)
         shares = shares_of(step_input.waits, await self.context.generators.stats())
         figures |= {f"share/{who}/{what}": share for who, parts in shares.items() for what, share in parts.items()}
-        self.context.metrics.log(self.stage.name, version.step, figures)
-        self.context.metrics.span(Span(TRAINER, "train", self.report.start, self.report.end))
+        self._log(report, figures)
+        self._unlogged = None
         self.context.panel.figures(shown(figures))
         self.context.panel.shares(shares)
         self.context.panel.progress(self.stage.name, version.step, f"step {version.step}")
@@ -387,6 +392,17 @@ class _Job:
         await self.checkpoints.check()
         if self.checkpoints.is_due(version):
             await self.checkpoints.begin({name: value for name, value in figures.items() if math.isfinite(value)})
+
+    def _figures(self, report: StepReport, step_input: StepInput) -> dict[str, float]:
+        """What the trainer says of a step, and what was offered to it."""
+        figures = report.metrics | rollout_figures(step_input, self.context.executors.stats)
+        for watch in self.watches:
+            figures |= watch.step(step_input.groups)
+        return figures
+
+    def _log(self, report: StepReport, figures: dict[str, float]) -> None:
+        self.context.metrics.log(self.stage.name, report.version.step, figures)
+        self.context.metrics.span(Span(TRAINER, "train", report.start, report.end))
 
 
 def as_trained(stage: PPOStage, group: Group) -> list[Trajectory]:
