@@ -179,7 +179,7 @@ class Pieces:
         return self._tokenizer.encode(text).ids
 
 
-def held_out_accuracy(loss: str, *, shuffled: bool) -> tuple[float, float]:
+def held_out_accuracy(loss: str, *, shuffled: bool, seed: int = 1) -> tuple[float, float]:
     """On held-out pairs with their true labels, and on pairs whose labels are shuffled too."""
     config = DiscriminatorConfig(
         loss=loss,
@@ -189,12 +189,12 @@ def held_out_accuracy(loss: str, *, shuffled: bool) -> tuple[float, float]:
         row_tokens=2048,
         optimizer=OptimizerConfig(learning_rate=3e-3, head_factor=1.0, weight_decay=0.0, warmup_steps=5),
     )
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     shape = SHAPE | {"vocab_size": 600}
     backbone = LlamaForCausalLM(LlamaConfig(**shape, max_position_embeddings=256)).base_model
     model = ScalarHeadModel(for_packed_rows(backbone), hidden_layer=True)
     reader = Reader(Pieces(), config)
-    _, num_too_long = train_discriminator(model, reader, config, corrupted_pairs(400, 1, shuffled=shuffled))
+    _, num_too_long = train_discriminator(model, reader, config, corrupted_pairs(400, 10 * seed + 1, shuffled=shuffled))
     assert num_too_long == 0
     true, drawn = (
         judge_discriminator(model, reader, config, corrupted_pairs(300, 2, shuffled=labels)).accuracy
@@ -207,11 +207,11 @@ def held_out_accuracy(loss: str, *, shuffled: bool) -> tuple[float, float]:
 def test_corrupted_programs_are_told_from_references_and_shuffled_labels_teach_nothing(loss):
     assert held_out_accuracy(loss, shuffled=False)[0] > 0.9
     if loss == "logistic":
-        true, drawn = held_out_accuracy(loss, shuffled=True)
-        assert 0.25 < true < 0.75  # labels that say nothing teach neither what is right nor what is wrong
-        assert (
-            abs(drawn - 0.5) < 0.1
-        )  # nor does the label leak into the score; three standard errors of 300 pairs are 0.087
+        true, drawn = np.array([held_out_accuracy(loss, shuffled=True, seed=seed) for seed in range(1, 5)]).T
+        # One training leans on what chance gave it, 0.30 to 0.75 by seed. Together they know neither right nor wrong,
+        assert abs(true.mean() - 0.5) < 0.15, true
+        # and no label leaks into a score; three standard errors of 1200 pairs are 0.043.
+        assert abs(drawn.mean() - 0.5) < 0.05, drawn
 
 
 def test_a_discriminator_comes_back_as_it_was_saved(tmp_path: Path):
