@@ -99,7 +99,7 @@ def logged(run: Path, stage: str) -> list[dict[str, Any]]:
 def steps_of(run: Path, stage: str, num_steps: int) -> list[dict[str, Any]]:
     """The metrics of each training step; what was logged before the first is left out.
 
-    Raises ValueError where a step was not logged, as where the run was told to stop in the middle of one.
+    Raises ValueError where a step was not logged.
     """
     steps = [record for record in logged(run, stage) if record["step"]]
     if (numbers := [step["step"] for step in steps]) != list(range(1, num_steps + 1)):

@@ -63,9 +63,9 @@ def _methods_table(methods: Sequence[str], own: Sequence[Arm], begun_with: Seque
         f"Reward model: accuracy on held-out pairs {accuracy or 'not measured'} "
         f"of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}.",
         "",
-        "| method | seeds | pass@1 | against SFT | against two at random | peak | alarms | trained tokens | CPU s "
-        "| s |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | seeds | pass@1 | against SFT | against PPO-M | against two at random | peak | alarms "
+        "| trained tokens | CPU s | s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_method_row(method, arms) for method in dict.fromkeys(arm["method"] for arm in begun_with)]
     lines += [_method_row(method, arms) for method in methods if any(arm["method"] == method for arm in own)]
@@ -84,6 +84,7 @@ def _method_row(method: str, arms: Sequence[Arm]) -> str:
         str(len(own)),
         _mean(own, lambda arm: arm["after"]["mean"], "{:.3f}"),
         _against("sft", method, arms),
+        _against("ppo_m", method, arms),
         _against(_CONTROL, method, arms),
         _mean(own, lambda arm: arm.get("peak"), "{:.3f}"),
         _mean(own, lambda arm: arm.get("alarms"), "{:.0f}"),

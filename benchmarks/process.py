@@ -1,6 +1,6 @@
 """Process supervision (arXiv 2410.17621): line labels, the model that learns them, and what PPO makes of it.
 
-python -m benchmarks.process            runs the arms that are missing (each at most 5 minutes on 2 quiet cores)
+python -m benchmarks.process            runs the arms that are missing (training: about 5 minutes each on 2 quiet cores)
 python -m benchmarks.process --list     says which stand
 
 All arms share one run of ``recipes/process.yaml``, whole, which the first arm that needs it makes:
@@ -13,7 +13,8 @@ All arms share one run of ``recipes/process.yaml``, whole, which the first arm t
                 line rewards, with the model as the value function's beginning, with both. All four critics are warmed
                 up on as many rollouts of the policy. Arms of one seed bear one run name, so that they draw the same
                 prompts and, until their policies differ, the same samples.
-    cold        both, and the critic as the model left it, as in the paper: it says -1 to 1 where returns are 0 to 1
+    cold        both, and the critic as the model left it, as in the paper: it says -1 to 1 where returns are -0.25 to
+                1.03
 """
 
 from __future__ import annotations
@@ -153,8 +154,9 @@ def run_labels() -> dict[str, Any]:
     problems = {p.id: p for source in stages["labels"]["problems"] for p in load_problems(source["spec"])}
     whole = [row for row in rows if len(row["completion_ids"]) < stages["labels"]["sampling"]["max_new_tokens"]]
     settings = ProcessRewardModelStage.model_validate(stages["prm"])
-    held_out = [row for row in whole if is_held_out(row["problem_id"], settings.held_out_share, settings.held_out_seed)]
-    checked = [*spread([row for row in whole if row not in held_out], _NUM_CHECKED), *held_out]
+    out = [is_held_out(row["problem_id"], settings.held_out_share, settings.held_out_seed) for row in whole]
+    held_out, others = ([row for row, is_out in zip(whole, out, strict=True) if is_out == one] for one in (True, False))
+    checked = [*spread(others, _NUM_CHECKED), *held_out]
     truths = asyncio.run(true_places(checked, problems))
     searched = [row for row in rows if not row["passed"]]
     most = [
@@ -274,7 +276,7 @@ def speed_recipe(shared: Path) -> dict[str, Any]:
         "completer": model_of(shared, "baseline"),
         "problems": [{"spec": "synthetic:split=train,count=40,depth=4,seed=23"}],
     }
-    alone = stage | {"name": "alone", "max_in_flight": stage["completions"]}
+    alone = stage | {"name": "alone", "max_in_flight": 1}  # what one probe asks for at a time
     return common | {"stages": [stage | {"name": "together"}, alone]}
 
 

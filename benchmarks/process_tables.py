@@ -124,6 +124,7 @@ def _differences(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
     lines = ["| method | seeds | pass@1 after | minus | over problems | over seeds |", "|---|---|---|---|---|---|"]
     for method, arms in by_method.items():
         after = f"{mean(arm['after']['mean'] for arm in arms):.3f}" if arms else "-"
+        lines += [f"| {method} | {len(arms)} | {after} | - | - | - |"] if arms else []
         for other in _COMPARED[method]:
             of_other = {arm["seed"]: arm for arm in by_method[other]}
             pairs = [(of_other[arm["seed"]], arm) for arm in arms if arm["seed"] in of_other]
@@ -131,9 +132,7 @@ def _differences(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:
                 by_problem = mean_over_problems(_mean_gains(pairs))
                 by_seed = over_seeds([arm["after"]["mean"] - base["after"]["mean"] for base, arm in pairs])
                 interval = f"{by_problem.mean:+.3f} [{by_problem.low:+.3f}, {by_problem.high:+.3f}]"
-                lines.append(f"| {method} | {len(pairs)} | {after} | {other} | {interval} | {by_seed} |")
-        if arms and not _COMPARED[method]:
-            lines.append(f"| {method} | {len(arms)} | {after} | - | - | - |")
+                lines.append(f"| {method} | {len(pairs)} | - | {other} | {interval} | {by_seed} |")
     return lines
 
 

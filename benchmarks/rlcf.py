@@ -49,7 +49,7 @@ _CURVES = {
     "compile_rate_curve": "compiler/compiles", "trivial_curve": "compiler/trivial",
     "comparison_curve": "comparison/mean", "kl_curve": "policy/kl_reference", "cut_curve": "rollout/cut_fraction",
 }  # fmt: skip
-"""Of training, each where its term is paid or its figure exists."""
+"""Of training, each where its term is paid; None where nothing of the kind came up in a step."""
 
 
 def main() -> None:
@@ -121,7 +121,7 @@ def gather(shared: Path, run: Path) -> dict[str, Any]:
         "discriminator": {name: discriminator[name] for name in ("held_out_accuracy", "held_out_loss", "num_pairs")},
         "stage_seconds": {name: manifest["seconds"] for name, manifest in (before | stages).items()},
         **{
-            name: [round(step.get(key, 0.0), 5) for step in steps]  # a share of none is not logged
+            name: [None if (value := step.get(key)) is None else round(value, 5) for step in steps]
             for name, key in _CURVES.items()
             if any(key in step for step in steps)
         },

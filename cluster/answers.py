@@ -105,14 +105,17 @@ def read_answers(folder: Path) -> list[ScoredAnswer]:
 
 
 def read_pairs(folder: Path) -> list[PreferencePair]:
-    """The pairs of a folder. Raises RunFolderError for a pair of an answer that is not there."""
+    """The pairs of a folder. Raises RunFolderError for a pair of an answer that is not there, or across problems."""
     answers = {answer.name: answer for answer in read_answers(folder)}
     pairs: list[PreferencePair] = []
     for row in _read(folder / PAIRS, _PAIR_SCHEMA):
         missing = {row["chosen"], row["rejected"]} - answers.keys()
         if missing:
             raise RunFolderError(f"{folder / PAIRS}: no answer {missing.pop()!r} in {ANSWERS}; collect anew")
-        pairs.append(PreferencePair(answers[row["chosen"]], answers[row["rejected"]]))
+        try:
+            pairs.append(PreferencePair(answers[row["chosen"]], answers[row["rejected"]]))
+        except ValueError as error:
+            raise RunFolderError(f"{folder / PAIRS}: {error}; collect anew") from None
     return pairs
 
 

@@ -23,6 +23,7 @@ from cluster.stage_config import (
     MineStage,
     OneTrainerStage,
     PPOStage,
+    RewardModelStage,
     SFTStage,
     Stage,
     StageBase,
@@ -149,6 +150,22 @@ class RunConfig(Settings):
                     raise ValueError(
                         f"stages.{stage.name}.{field}: stage {name!r} exports no model at step {step!r}; "
                         f"name the step in its export_steps"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _a_reward_model_is_judged_by_what_no_forerunner_saw(self) -> Self:
+        made = {stage.name: stage for stage in self.stages if isinstance(stage, RewardModelStage)}
+        for stage in made.values():
+            for field, reference in stage_references(stage):
+                before = made.get(reference)
+                if before is None:
+                    continue
+                if stage.held_out_seed != before.held_out_seed or stage.held_out_share > before.held_out_share:
+                    raise ValueError(
+                        f"stages.{stage.name}.held_out_share and held_out_seed hold out problems that {reference!r}, "
+                        f"its {field}, has learned from: give both its seed ({before.held_out_seed}), and at most its "
+                        f"share ({before.held_out_share:g})"
                     )
         return self
 

@@ -147,9 +147,10 @@ class DockerSlot(Slot):
             stdin_open=True,
             auto_remove=True,
             labels={LABEL: config.profile.value, OWNER_LABEL: owner(), POOL_LABEL: self._pool},
-            # An own network namespace by the runtime. With the engine's network "none" it would hold no more, and the
-            # engine's network library, whose locks containers that end together bring to a standstill (20.10, moby's
-            # libnetwork), would have an end point to give up.
+            # An empty network namespace either way. "none" alone is an end point that Docker's network library has to
+            # give up, whose locks containers that end together bring to a standstill (20.10); not every engine of that
+            # interface knows the other.
+            network_mode="none",
             network_disabled=True,
             ipc_mode="none",
             read_only=True,

@@ -27,13 +27,14 @@ _SHOWN = {
 
 
 def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str, float]:
-    """Figures of the trajectories that one step was offered. Rates are over the step's wall time."""
+    """Figures of the trajectories that one step was offered. Rates are over the step's wall time, and with the times
+    left out of a step that has not come to its end."""
     entries = [entry for group in step_input.sampled for entry in group.entries]
     trajectories = [entry.trajectory for entry in entries]
     count = max(len(trajectories), 1)
     replaced = [trajectory for trajectory in trajectories if trajectory.drop_reason == "replaced"]
     tokens = sum(trajectory.num_completion_tokens for trajectory in trajectories)
-    wall_s = max(step_input.waits.wall_s, 1e-9)
+    waits = step_input.waits
     judged = sum(entry.is_right is not None for entry in entries)
     cut = sum(trajectory.turns[-1].finish_reason is FinishReason.LENGTH for trajectory in trajectories)
     executed = sum(entry.outcome not in {"", "cut"} for entry in entries)
@@ -49,16 +50,22 @@ def rollout_figures(step_input: StepInput, executors: ExecutorStats) -> dict[str
         "rollout/replaced_groups": float(sum(len(group.replaced) for group in step_input.groups)),
         "rollout/replaced_tokens_fraction": sum(t.num_completion_tokens for t in replaced) / max(tokens, 1),
         "rollout/staleness": _mean_staleness(step_input),
-        "rollout/tokens_per_s": tokens / wall_s,
-        "rollout/executions_per_s": executed / wall_s,
         "executor/executed_total": float(executors.executed),
         "executor/cached_total": float(executors.cached),
         "executor/retried_total": float(executors.retried),
         **event_shares([entry for group in step_input.groups for entry in group.entries]),
-        "time/wait_groups_s": step_input.waits.for_groups_s,
-        "time/train_s": step_input.waits.training_s,
-        "time/push_s": step_input.waits.pushing_s,
-        "time/step_s": step_input.waits.wall_s,
+        **(_timed(waits, tokens, executed) if waits.wall_s else {}),
+    }
+
+
+def _timed(waits: Waits, tokens: int, executed: int) -> dict[str, float]:
+    return {
+        "rollout/tokens_per_s": tokens / waits.wall_s,
+        "rollout/executions_per_s": executed / waits.wall_s,
+        "time/wait_groups_s": waits.for_groups_s,
+        "time/train_s": waits.training_s,
+        "time/push_s": waits.pushing_s,
+        "time/step_s": waits.wall_s,
     }
 
 

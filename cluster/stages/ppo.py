@@ -161,6 +161,15 @@ def _ask(context: RunContext, stage: PPOStage, stage_name: str, draw: Draw, inde
     )
 
 
+@dataclass(slots=True)
+class _Step:
+    """A step on its way through trainer, push and log."""
+
+    offered: StepInput
+    training: asyncio.Task[StepReport]
+    figures: dict[str, float] | None = None
+
+
 class _Job:
     """One start of a ppo stage."""
 
@@ -184,7 +193,7 @@ class _Job:
         self.trainer = trainer
         self.ledger = Ledger(folder.ledger)
         self.version = WeightsVersion(lineage, 0)  # that the generators serve
-        self._unlogged: tuple[StepInput, asyncio.Task[StepReport]] | None = None  # the step that is trained, or pushed
+        self._unlogged: _Step | None = None  # that is trained, or pushed
         self.checkpoints = Checkpoints(folder.checkpoints, stage, trainer, self.ledger)
         self._has_begun = False
 
@@ -204,7 +213,7 @@ class _Job:
             raise
         finally:
             if self._unlogged is not None:
-                self._unlogged[1].cancel()
+                self._unlogged.training.cancel()
             await self.checkpoints.abandon()
 
     async def call(self, method: str, *arguments: Any, what: str) -> Any:
@@ -216,10 +225,10 @@ class _Job:
         timeout_s = self.context.config.supervision.last_save_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                if self._unlogged is not None:
-                    step_input, training = self._unlogged
-                    self._log(await training, self._figures(await training, step_input))
                 saved = await self._save()
+                if (step := self._unlogged) is not None:
+                    await step.training
+                    self._log(step, self._figures(step))
             self.context.panel.say(f"{self.stage.name}: checkpoint {saved} was written")
         except (ActorError, TimeoutError, OSError) as error:
             why = f"not within {timeout_s:g} s" if isinstance(error, TimeoutError) else error
@@ -356,7 +365,7 @@ class _Job:
             groups = shuffled_rewards(groups, self.context.config.seed, step_input.step)
         await self._take_gpu()
         training: asyncio.Task[StepReport] = asyncio.create_task(self.call("step", groups, what="train a step"))
-        self._unlogged = step_input, training
+        self._unlogged = _Step(step_input, training)
         report = await asyncio.shield(training)  # whoever is told to stop meanwhile waits for it, and logs it
         if report.version != before.next():
             raise ActorError(f"the trainer made {report.version} where {before.next()} was due")
@@ -374,13 +383,13 @@ class _Job:
         self.version = version
 
     async def _done(self, step_input: StepInput, version: WeightsVersion) -> None:
-        assert self._unlogged is not None, "a step was reported before it was trained"
-        report = self._unlogged[1].result()
-        figures = self._figures(report, step_input)
+        step = self._unlogged
+        assert step is not None, "a step was reported before it was trained"
+        figures = self._figures(step)
         figures |= await self.comparisons.step(version.step, step_input.groups)
         shares = shares_of(step_input.waits, await self.context.generators.stats())
         figures |= {f"share/{who}/{what}": share for who, parts in shares.items() for what, share in parts.items()}
-        self._log(report, figures)
+        self._log(step, figures)
         self._unlogged = None
         self.context.panel.figures(shown(figures))
         self.context.panel.shares(shares)
@@ -393,14 +402,17 @@ class _Job:
         if self.checkpoints.is_due(version):
             await self.checkpoints.begin({name: value for name, value in figures.items() if math.isfinite(value)})
 
-    def _figures(self, report: StepReport, step_input: StepInput) -> dict[str, float]:
+    def _figures(self, step: _Step) -> dict[str, float]:
         """What the trainer says of a step, and what was offered to it."""
-        figures = report.metrics | rollout_figures(step_input, self.context.executors.stats)
-        for watch in self.watches:
-            figures |= watch.step(step_input.groups)
-        return figures
+        if step.figures is None:
+            report = step.training.result()
+            step.figures = report.metrics | rollout_figures(step.offered, self.context.executors.stats)
+            for watch in self.watches:  # each sees a step once
+                step.figures |= watch.step(step.offered.groups)
+        return step.figures
 
-    def _log(self, report: StepReport, figures: dict[str, float]) -> None:
+    def _log(self, step: _Step, figures: dict[str, float]) -> None:
+        report = step.training.result()
         self.context.metrics.log(self.stage.name, report.version.step, figures)
         self.context.metrics.span(Span(TRAINER, "train", report.start, report.end))
 

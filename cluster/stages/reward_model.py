@@ -8,6 +8,7 @@ from typing import Any
 
 from actors.scorer import RewardModelTrainer
 from cluster.context import RunContext
+from cluster.errors import ConfigError
 from cluster.run_folder import StageFolder, digest, write_atomically
 from cluster.stage_config import RewardModelStage
 from cluster.stages.one_trainer import OneTrainer, with_trainer
@@ -30,6 +31,11 @@ async def fit_reward_model(context: RunContext, stage: RewardModelStage, folder:
         who="reward-model trainer",
         prefix="reward_model",
     )
+    if figures.calibration.confidence.max() == 0.5:  # of each pair, so that both its answers have one score
+        raise ConfigError(
+            f"stages.{stage.name}: the model gives both answers of every held-out pair one score, after "
+            f"{progress.step} steps: it ranks nothing. Give it more pairs or steps, or another rate (train)"
+        )
     write_atomically(folder.root / "held_out.json", json.dumps(_written(figures), indent=1))
     known = {name: value for name, value in _metrics(figures).items() if math.isfinite(value)}
     context.metrics.log(stage.name, progress.step, known)

@@ -128,6 +128,27 @@ def line_stages(**baseline) -> list[dict]:
     ]
 
 
+@pytest.mark.parametrize("field", ["base", "earlier"])
+@pytest.mark.parametrize(
+    ("share", "seed", "is_sound"), [(0.2, 3, True), (0.1, 3, True), (0.3, 3, False), (0.2, 4, False)]
+)
+def test_a_reward_model_is_judged_by_problems_that_its_forerunner_held_out_too(
+    tmp_path: Path, field: str, share: float, seed: int, is_sound: bool
+) -> None:
+    problems = [{"spec": "synthetic:split=train,count=3"}]
+    first = {"kind": "reward_model", "name": "first", "base": "stage:base", "pairs": ["stage:answers"]}
+    held_out = {"held_out_share": share, "held_out_seed": seed}
+    stages = [
+        {"kind": "sft", "name": "base"},
+        {"kind": "collect", "name": "answers", "model": "stage:base", "problems": problems},
+        first | {"held_out_share": 0.2, "held_out_seed": 3},
+        first | {"name": "second", field: "stage:first"} | held_out,
+    ]
+    said = rf"stages\.second\.held_out_share and held_out_seed hold out problems that 'first', its {field}, has learned"
+    with nullcontext() if is_sound else pytest.raises(ConfigError, match=said):
+        load_recipe(write(tmp_path, stages=stages))
+
+
 def test_a_model_from_the_middle_of_a_stage_must_be_exported(tmp_path: Path) -> None:
     load_recipe(write(tmp_path, stages=line_stages(export_steps=[5])))
     with pytest.raises(ConfigError, match=r"stages\.labels\.policies: stage 'baseline' exports no model at step '5'"):

@@ -106,6 +106,7 @@ def test_a_generator_stopped_in_a_weight_update_is_named_and_replaced_and_delays
     assert "checkpoint L" in run.log.read_text()
     newest = run.steps
     assert sorted(Path(run.root / "stages/ppo/checkpoints").glob(f"L*.S{newest}"))
-    logged = [line["step"] for line in read_lines(run.root / "metrics.jsonl") if line["stage"] == "ppo"]
-    assert sorted(set(logged) - {0}) == list(range(1, newest + 1))  # also the one that it was told to stop in
+    logged = {line["step"]: line for line in read_lines(run.root / "metrics.jsonl") if line["stage"] == "ppo"}
+    assert sorted(logged.keys() - {0}) == list(range(1, newest + 1))  # also the one that it was told to stop in
+    assert all(line.get("time/step_s", 1.0) > 0 for line in logged.values())
     run.verify()

@@ -3,22 +3,28 @@
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 
 from cluster.answers import read_answers, read_pairs, write_answers, write_pairs
-from cluster.errors import RunFolderError
+from cluster.errors import ConfigError, RunFolderError
 from cluster.journal import JournalEntry
 from cluster.rollout import Group
-from cluster.run_folder import read_lines
+from cluster.run_folder import StageFolder, read_lines
+from cluster.stage_config import RewardModelStage
+from cluster.stages import reward_model
 from cluster.stages.rerank import LineReading, figures_of, gained_on, outcomes_of, rerank
 from learner.checkpoint import weights_fingerprint
 from learner.models import load_causal_lm
 from learner.preferences import is_held_out, make_pairs
+from learner.reward_model import pair_figures
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import Problem
@@ -54,15 +60,43 @@ def test_answers_and_pairs_come_back_as_they_were_written(tmp_path: Path) -> Non
     assert read_pairs(tmp_path) == pairs
 
 
-def test_a_pair_of_an_answer_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_pair_of_an_answer_that_is_not_there_or_across_problems_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answers = write_answers(tmp_path, [entry(0, 1.0), entry(1, 0.0)])
     write_pairs(tmp_path, make_pairs(answers, "all"))
     write_answers(tmp_path, [entry(0, 1.0)])
     with pytest.raises(RunFolderError, match=r"no answer 'run/collect/0/p/1"):
         read_pairs(tmp_path)
+    of_another = replace(answers[1], problem_id="q")
+    monkeypatch.setattr("cluster.answers.read_answers", lambda _: [answers[0], of_another])
+    with pytest.raises(RunFolderError, match=r"pairs\.parquet: a pair across problems: 'p' and 'q'; collect anew"):
+        read_pairs(tmp_path)
     (tmp_path / "pairs.parquet").write_bytes(b"PAR1")
     with pytest.raises(RunFolderError, match=r"pairs\.parquet cannot be read"):
         read_pairs(tmp_path)
+
+
+@pytest.mark.parametrize(("chosen", "is_refused"), [([1.5, -2.0], True), ([1.5, -1.9], False)])
+async def test_a_reward_model_that_scores_both_answers_of_every_pair_alike_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: list[float], is_refused: bool
+) -> None:
+    figures = pair_figures(
+        chosen_scores=np.array(chosen), rejected_scores=np.array([1.5, -2.0]), length_differences=np.zeros(2)
+    )
+    answers = write_answers(tmp_path, [entry(0, 1.0), entry(1, 0.0)])
+
+    async def trained(*_: object, **__: object) -> object:
+        return SimpleNamespace(step=7), figures, {}
+
+    pairs = SimpleNamespace(train=make_pairs(answers, "all"), judged=make_pairs(answers, "all"))
+    monkeypatch.setattr(reward_model, "split_pairs", lambda *_: pairs)
+    monkeypatch.setattr(reward_model, "with_trainer", trained)
+    stage = RewardModelStage(name="reward", base="m", pairs=("stage:answers",))
+    context: Any = SimpleNamespace(metrics=SimpleNamespace(log=lambda *_: None))
+    said = r"stages\.reward: the model gives both answers of every held-out pair one score, after 7 steps"
+    with pytest.raises(ConfigError, match=said) if is_refused else nullcontext():
+        await reward_model.fit_reward_model(context, stage, StageFolder(tmp_path))
 
 
 def test_the_choice_by_hand() -> None:

@@ -197,7 +197,7 @@ def held_out_accuracy(loss: str, *, shuffled: bool, seed: int = 1) -> tuple[floa
     _, num_too_long = train_discriminator(model, reader, config, corrupted_pairs(400, 10 * seed + 1, shuffled=shuffled))
     assert num_too_long == 0
     true, drawn = (
-        judge_discriminator(model, reader, config, corrupted_pairs(300, 2, shuffled=labels)).accuracy
+        judge_discriminator(model, reader, config, corrupted_pairs(300, 10 * seed + 2, shuffled=labels)).accuracy
         for labels in (False, True)
     )
     return true, drawn
