@@ -76,6 +76,24 @@ def test_the_gradient_of_a_batch_does_not_depend_on_the_rows(scalar):
     assert torch.allclose(weights[0], weights[1], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("margin", "bias", "centring", "loss"),
+    [
+        (0.0, 0.0, 0.0, math.log(2)),
+        (0.25, 0.0, 0.0, math.log(1 + math.exp(0.25))),  # the margin is not won by equal scores
+        (0.0, 0.5, 0.1, math.log(2) + 0.1),  # 0.1 * (0.5 + 0.5)^2
+    ],
+)
+def test_margin_and_centring_reach_the_training(scalar, margin: float, bias: float, centring: float, loss: float):
+    with torch.no_grad():
+        scalar.score.weight.zero_()
+    scalar.set_bias(bias)
+    losses: list[float] = []
+    config = RewardModelConfig(batch_examples=7, margin=margin, centring=centring, row_tokens=128)
+    train_reward_model(scalar, config, [pair(i) for i in range(7)], progress=lambda at: losses.append(at.loss))
+    assert losses[0] == pytest.approx(loss, rel=1e-6)
+
+
 def test_both_members_of_a_pair_stand_in_one_row_in_their_order():
     examples = [(scored_sequence(f"a{i}", [2], [3] * (i + 1)), scored_sequence(f"b{i}", [4], [5])) for i in range(9)]
     seen = []
