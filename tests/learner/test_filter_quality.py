@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,14 +79,18 @@ def test_with_noise_in_the_middle_the_paper_s_order_appears():
 
     Under equal widths the order is another: the few middle samples that best-worst keeps fill bins of their own.
     """
-    fits = []
+    fits: dict[str, list[dict[str, float]]] = {"equal_mass": [], "equal_width": []}
     for seed in range(8):
         rng = np.random.default_rng(seed)
         rewards = rng.uniform(-1, 1, (300, 10))
         noise = np.where(np.abs(rewards) < 0.5, 4.0, 0.5) * rng.normal(size=rewards.shape)
-        fits.append(compare_filters(ALL, list(zip(rewards, rewards + noise, strict=True)), binning="equal_mass"))
-    mean = {rule.kind: np.mean([fit[rule.kind].r_squared for fit in fits]) for rule in ALL}
-    assert mean["bw"] > mean["br"] > mean["none"] > mean["bon"]
+        for binning, found in fits.items():
+            measured = compare_filters(ALL, list(zip(rewards, rewards + noise, strict=True)), binning=binning)
+            found.append({kind: fit.r_squared for kind, fit in measured.items()})
+    for binning, order in (("equal_mass", ("bw", "br", "none", "bon")), ("equal_width", ("none", "br", "bw"))):
+        for better, worse in itertools.pairwise(order):
+            gains = np.array([found[better] - found[worse] for found in fits[binning]])
+            assert gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(len(gains)), (binning, better, worse, gains)
 
 
 def test_scores_that_do_not_vary_are_not_explained():
