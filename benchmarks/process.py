@@ -276,7 +276,7 @@ def speed_recipe(shared: Path) -> dict[str, Any]:
         "completer": model_of(shared, "baseline"),
         "problems": [{"spec": "synthetic:split=train,count=40,depth=4,seed=23"}],
     }
-    alone = stage | {"name": "alone", "max_in_flight": 1}  # what one probe asks for at a time
+    alone = stage | {"name": "alone", "max_in_flight": stage["completions"]}
     return common | {"stages": [stage | {"name": "together"}, alone]}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ class Probed:
 
     Attributes:
         is_good: some completion of it passes; None if no completion did and a fault of ours hid what some do.
-        num_completions: completions that were asked for, at most K.
+        num_completions: completions that were asked for.
     """
 
     is_good: bool | None
@@ -64,33 +63,15 @@ class Prober:
     ) -> Probed:
         """Completes ``prompt_ids`` and ``prefix_ids`` once for each of ``ids``, until one passes.
 
-        A few are asked for first, and the many only if none of those passes: most prefixes that can be saved are saved
-        often. A prefix that leaves no token of the limit cannot be completed: it is bad, at no cost. A completion that
-        the limit cuts is not run, as in training. Equal programs are run once.
+        A prefix that leaves no token of the limit cannot be completed: it is bad, at no cost. A completion that the
+        limit cuts is not run, as in training. Equal programs are run once.
 
-        Consumes room for the completions asked for at a time; waits for it, for the generator and the executors; is
-        unblocked by the first completion that passes, or by the last.
+        Consumes room for ``len(ids)`` completions; waits for it, for the generator and the executors; is unblocked by
+        the first completion that passes, or by the last.
         """
         room = self._sampling.max_new_tokens - len(prefix_ids)
         if room < 1:
             return Probed(False, 0)
-        known: dict[bytes, bool | None] = {}
-        begins = sorted({0, len(ids) // 10, 3 * len(ids) // 10, len(ids)})
-        for begin, end in itertools.pairwise(begins):
-            if await self._wave(problem, prompt_ids, prefix_ids, ids[begin:end], room, known):
-                return Probed(True, end)
-        return Probed(None if None in known.values() else False, len(ids))
-
-    async def _wave(
-        self,
-        problem: Problem,
-        prompt_ids: Sequence[int],
-        prefix_ids: Sequence[int],
-        ids: Sequence[TrajectoryId],
-        room: int,
-        known: dict[bytes, bool | None],
-    ) -> bool:
-        """Whether one of these passes. ``known``: what programs do; grows."""
         size = min(len(ids), self._max_in_flight)
         async with self._freed:
             await self._freed.wait_for(lambda: self._room >= size)
@@ -108,19 +89,15 @@ class Prober:
                 )
                 for identity in ids
             ]
-            return await self._any_passes(problem, prefix_ids, requests, known)
+            return Probed(await self._any_passes(problem, prefix_ids, requests), len(ids))
         finally:
             async with self._freed:
                 self._room += size
                 self._freed.notify_all()
 
     async def _any_passes(
-        self,
-        problem: Problem,
-        prefix_ids: Sequence[int],
-        requests: Sequence[GenerationRequest],
-        known: dict[bytes, bool | None],
-    ) -> bool:
+        self, problem: Problem, prefix_ids: Sequence[int], requests: Sequence[GenerationRequest]
+    ) -> bool | None:
         head = self._token_bytes.decode(prefix_ids)
         running: dict[bytes, asyncio.Task[bool | None]] = {}
         try:
@@ -131,15 +108,11 @@ class Prober:
                         source = extract_program(
                             problem, head + self._token_bytes.decode(turn.completion_ids.tolist())
                         ).program
-                        if source not in running and source not in known:
+                        if source not in running:
                             running[source] = asyncio.create_task(self._passes(problem, source))
                     if any(task.done() and task.result() for task in running.values()):
                         return True
-            for ended in asyncio.as_completed(list(running.values())):
-                if await ended:
-                    return True
-            known |= {source: task.result() for source, task in running.items()}
-            return False
+            return await _first_pass(list(running.values()))
         finally:
             for task in running.values():
                 task.cancel()
@@ -156,3 +129,14 @@ class Prober:
         )
         verdict = (await self._executors.run(work)).verdict
         return None if verdict.outcome is Outcome.INFRASTRUCTURE_ERROR else verdict.passed
+
+
+async def _first_pass(running: Sequence[asyncio.Task[bool | None]]) -> bool | None:
+    """True at the first that passes; else, when all have ended, None if one is not known."""
+    unknown = False
+    for next_ended in asyncio.as_completed(running):
+        verdict = await next_ended
+        if verdict:
+            return True
+        unknown = unknown or verdict is None
+    return None if unknown else False
