@@ -338,6 +338,17 @@ def check_leakage(stages: Sequence[Stage], num_finished: int = 0) -> ProblemSpli
     return ProblemSplit(len(learned) // 2, digest(sorted(learned)), len(evaluated) // 2, digest(sorted(evaluated)))
 
 
+def check_what_is_here(stages: Sequence[Stage]) -> ProblemSplit | None:
+    """All checks of this module, of a recipe that no stage of has run; None, and nothing is looked at, where a model
+    would have to be fetched from the hub for it."""
+    outside = {reference for stage in stages for reference in _models_from_outside(stage)}
+    if not all(Path(reference).is_dir() for reference in outside):
+        return None
+    check_inputs(stages)
+    check_tokenizers(stages)
+    return check_leakage(stages)
+
+
 def learned_by(name: str, stages: Sequence[Stage], folder: RunFolder) -> set[str]:
     """Digests of the ids and prompts that a stage learns from, itself or by what it takes from others and from outside.
 

@@ -16,6 +16,7 @@ from cluster import memory
 from cluster.config import RunConfig
 from cluster.errors import ClusterError
 from cluster.geometry import Geometry, geometry_of, warnings_of
+from cluster.inputs import ProblemSplit, check_what_is_here
 from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall
@@ -38,6 +39,8 @@ class Plan:
         where: what the places were sought on.
         missing: what this machine or cluster lacks, one sentence each.
         warnings: settings that may end a run later.
+        split: what is trained on and what is evaluated on; None where an input is not here, and neither leakage nor
+            tokenizers could be looked at.
     """
 
     config: RunConfig
@@ -47,13 +50,14 @@ class Plan:
     where: str
     missing: list[str]
     warnings: list[str]
+    split: ProblemSplit | None
 
 
 def make_plan(config: RunConfig) -> Plan:
     """Plans on the joined cluster, or on this machine where ``config`` names no cluster.
 
-    Raises ClusterError if the cluster that is named cannot be joined. Inputs that are not here are listed as missing:
-    a recipe for a cluster may be planned on a laptop.
+    Raises ClusterError if the cluster that is named cannot be joined, and ConfigError for what ``run`` would refuse of
+    its inputs. Inputs that are not here are listed as missing: a recipe for a cluster may be planned on a laptop.
     """
     from cluster.session import cluster_address, joined
 
@@ -67,6 +71,7 @@ def make_plan(config: RunConfig) -> Plan:
     missing = missing_inputs(config.stages)
     shapes, unknown = _shapes(config)
     missing += unknown
+    split = None if missing else check_what_is_here(config.stages)
     if address:
         with joined(address):
             nodes, found = cluster_nodes(), probe_nodes(config.run_folder)
@@ -80,7 +85,7 @@ def make_plan(config: RunConfig) -> Plan:
     missing += [text for text in [shortfall(places)] if text]
     where = f"the cluster at {address}: {len(nodes)} nodes" if address else "this machine"
     geometries = {stage.name: geometry_of(stage) for stage in stages}
-    return Plan(config, geometries, estimates, places, where, missing, warnings)
+    return Plan(config, geometries, estimates, places, where, missing, warnings, split)
 
 
 def this_machine(config: RunConfig) -> Node:
@@ -96,12 +101,13 @@ def this_machine(config: RunConfig) -> Node:
 
 
 def missing_inputs(stages: Sequence[Stage]) -> list[str]:
-    """Problem files that cannot be read here, one sentence each; the synthetic family is parsed, not drawn."""
+    """Problem files that cannot be read here, one sentence each."""
     missing: list[str] = []
     for stage in stages:
         for source in getattr(stage, "problems", ()):
             kind, _, fields = source.spec.partition(":")
             try:
+                # Parsed, not drawn: that takes seconds, and is done once all is known to be here.
                 parse_synthetic(fields) if kind == "synthetic" else load_problems(source.spec)
             except (OSError, ValueError) as error:
                 missing.append(f"stages.{stage.name}.problems: {error}")
@@ -220,9 +226,11 @@ def require_memory(config: RunConfig) -> None:
 
 
 def print_plan(plan: Plan, console: Console) -> None:
-    """The resolved config, then geometry, memory, bundles, and the verdict."""
+    """The resolved config, then problems, geometry, memory, bundles, and the verdict."""
     console.print("[bold]resolved config[/]")
     console.print(yaml.safe_dump(plan.config.model_dump(mode="json"), sort_keys=False), highlight=False, markup=False)
+    unseen = "an input is not here: whether they leak, and whether all tokenizers are one, is looked at when it runs"
+    console.print(f"[bold]problems[/] {plan.split or unseen}", highlight=False, soft_wrap=True)
     for name, geometry in plan.geometries.items():
         _print_geometry(name, geometry, plan.config, console)
     _print_memory(plan, console)

@@ -57,6 +57,17 @@ def test_a_missing_problem_file_is_found_before_the_first_stage(tmp_path: Path) 
     assert "absent.jsonl" in one_sentence(process)
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_an_evaluation_on_what_is_learned_from_is_refused_before_anything_starts(tmp_path: Path, command: str) -> None:
+    recipe = yaml.safe_load(RECIPE.read_text())
+    (trains,) = [stage for stage in recipe["stages"] if stage["kind"] == "ppo"]
+    leak = f"stages.after.problems.0.spec={trains['problems'][0]['spec']}"
+    process = crucible(command, str(RECIPE), "--folder", str(tmp_path / "runs"), "--set", leak)
+    assert process.returncode == 2
+    assert "stages.after evaluates on problems that stages." in one_sentence(process)
+    assert not list(tmp_path.glob("runs/*/stages/*/*"))
+
+
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """The quick start with 100 problems to train on, in a folder of its own."""

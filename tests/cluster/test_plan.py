@@ -328,6 +328,17 @@ def test_every_recipe_can_be_planned(path: Path, capsys: pytest.CaptureFixture[s
     assert {estimate.who for estimate in plan.estimates} >= {"executor"}
 
 
+def test_a_plan_refuses_what_a_run_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    """An evaluation on problems that are learned from is no sound recipe, though each of its fields is one."""
+    leak = ["stages.after.problems=[{spec: 'synthetic:split=train,count=1000,depth=2-3,seed=21'}]"]
+    with pytest.raises(ConfigError, match=r"stages\.after evaluates on problems that stages\.[a-z]+ learns from"):
+        make_plan(load_recipe(RECIPES / "pf_ppo.yaml", leak))
+    plan = make_plan(load_recipe(RECIPES / "pf_ppo.yaml"))
+    assert plan.split is not None
+    print_plan(plan, Console(width=200))
+    assert f"problems {plan.split}" in capsys.readouterr().out
+
+
 def test_a_gpu_recipe_is_sound_here_and_the_missing_gpu_is_named() -> None:
     config = load_recipe(RECIPES / "gpu.yaml", ["ray.address=null"])
     plan = make_plan(config)
@@ -442,6 +453,7 @@ def test_the_papers_own_recipes_can_be_planned_where_their_models_and_data_are_n
     assert model in text
     assert "mbpp" in text
     assert plan.warnings == []
+    assert plan.split is None
     assert {"trainer-7", "generator-3", "executor-7", "scorer-0"} <= {placed.bundle.who for placed in plan.places}
     assert all(
         stage.gpus_per_rank == 1 for stage in load_recipe(RECIPES / name).stages if hasattr(stage, "gpus_per_rank")
