@@ -18,8 +18,8 @@ _PF_PPO_HEAD = """
 
 `python -m benchmarks.pf_ppo`; its head says what the arms are. The reward model is the only reward; true pass@1 is
 measured on 300 held-out compositions, two samples each at temperature 1. Differences are paired by problem; over
-several seeds the interval is Student's, 95 %, over the seeds' differences. *Peak*: the better of two such evaluations,
-after half of the steps and after all. *Alarms*: steps at which the score had risen while the tests passed less often.
+several seeds the interval is Student's, 95 %, over the seeds' differences. *At half*: pass@1 after half of the steps, and
+so of the trained tokens; *peak*: the better of the two. *Alarms*: steps at which the score had risen while the tests passed less often.
 *Trained tokens*: through policy updates, in thousands. R^2 of five answers a group and some dozens of groups holds much
 noise of its own: a bin of best-of-five has two or three answers.
 """
@@ -63,9 +63,9 @@ def _methods_table(methods: Sequence[str], own: Sequence[Arm], begun_with: Seque
         f"Reward model: accuracy on held-out pairs {accuracy or 'not measured'} "
         f"of seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}.",
         "",
-        "| method | seeds | pass@1 | against SFT | against PPO-M | against two at random | peak | alarms "
+        "| method | seeds | pass@1 | against SFT | against PPO-M | against two at random | at half | peak | alarms "
         "| trained tokens | CPU s | s |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_method_row(method, arms) for method in dict.fromkeys(arm["method"] for arm in begun_with)]
     lines += [_method_row(method, arms) for method in methods if any(arm["method"] == method for arm in own)]
@@ -86,6 +86,7 @@ def _method_row(method: str, arms: Sequence[Arm]) -> str:
         _against("sft", method, arms),
         _against("ppo_m", method, arms),
         _against(_CONTROL, method, arms),
+        _mean(own, lambda arm: arm["half"]["mean"] if "half" in arm else None, "{:.3f}"),
         _mean(own, lambda arm: arm.get("peak"), "{:.3f}"),
         _mean(own, lambda arm: arm.get("alarms"), "{:.0f}"),
         _mean(own, lambda arm: arm["tokens_policy"] / 1e3 if "tokens_policy" in arm else None, "{:.0f}"),

@@ -66,43 +66,44 @@ class Prober:
         A prefix that leaves no token of the limit cannot be completed: it is bad, at no cost. A completion that the
         limit cuts is not run, as in training. Equal programs are run once.
 
-        Consumes room for ``len(ids)`` completions; waits for it, for the generator and the executors; is unblocked by
-        the first completion that passes, or by the last.
+        Consumes room for ``len(ids)`` completions, and gives each back when it is sampled; waits for it, for the
+        generator and the executors; is unblocked by the first completion that passes, or by the last.
         """
         room = self._sampling.max_new_tokens - len(prefix_ids)
         if room < 1:
             return Probed(False, 0)
-        size = min(len(ids), self._max_in_flight)
-        async with self._freed:
-            await self._freed.wait_for(lambda: self._room >= size)
-            self._room -= size
-        try:
-            prompt = np.array([*prompt_ids, *prefix_ids], np.int32)
-            requests = [
-                GenerationRequest(
-                    identity,
-                    prompt,
-                    room,
-                    self._sampling.temperature,
-                    self._style.eos_token_ids,
-                    (*self._style.stop, *problem.stop_strings),
-                )
-                for identity in ids
-            ]
-            return Probed(await self._any_passes(problem, prefix_ids, requests), len(ids))
-        finally:
-            async with self._freed:
-                self._room += size
-                self._freed.notify_all()
+        prompt = np.array([*prompt_ids, *prefix_ids], np.int32)
+        requests = [
+            GenerationRequest(
+                identity,
+                prompt,
+                room,
+                self._sampling.temperature,
+                self._style.eos_token_ids,
+                (*self._style.stop, *problem.stop_strings),
+            )
+            for identity in ids
+        ]
+        return Probed(await self._any_passes(problem, prefix_ids, requests), len(ids))
 
     async def _any_passes(
         self, problem: Problem, prefix_ids: Sequence[int], requests: Sequence[GenerationRequest]
     ) -> bool | None:
         head = self._token_bytes.decode(prefix_ids)
         running: dict[bytes, asyncio.Task[bool | None]] = {}
+        left = len(requests)
+        held = min(left, self._max_in_flight)
+        async with self._freed:
+            await self._freed.wait_for(lambda: self._room >= held)
+            self._room -= held
         try:
             async with aclosing(self._generators.stream(requests)) as stream:
                 async for generated in stream:
+                    # Given back one by one: a probe's longest completion must not keep the engines' other places idle.
+                    left -= 1
+                    if left < held:
+                        held -= 1
+                        await self._give_back(1)
                     turn = generated.result.turn
                     if turn.finish_reason is FinishReason.STOP:
                         source = extract_program(
@@ -117,6 +118,12 @@ class Prober:
             for task in running.values():
                 task.cancel()
             await asyncio.gather(*running.values(), return_exceptions=True)
+            await self._give_back(held)
+
+    async def _give_back(self, num_places: int) -> None:
+        async with self._freed:
+            self._room += num_places
+            self._freed.notify_all()
 
     async def _passes(self, problem: Problem, source: bytes) -> bool | None:
         """None: a fault of ours hides what the program does."""

@@ -35,13 +35,14 @@ def test_a_difference_is_paired_by_problem_with_the_unsolved_ones_counted() -> N
 
 def test_over_seeds_the_interval_is_students() -> None:
     """Differences 1/4, 1/2, 3/4: mean 1/2, deviation 1/4, half an interval 4.303 * 0.25 / sqrt(3) = 0.621."""
-    arms = [one for seed in (1, 2, 3) for one in (arm("sft", seed, 0, **SFT), arm("br", seed, seed, peak=0.5))]
+    halves = {"half": {"mean": 0.4}, "peak": 0.5}
+    arms = [one for seed in (1, 2, 3) for one in (arm("sft", seed, 0, **SFT), arm("br", seed, seed, **halves))]
     arms += [arm("ppo_m", seed, 4 if seed == 3 else 3) for seed in (1, 2, 3)]
     cells = row(pf_ppo_section(arms), "br")
     assert cells[:4] == ["br", "3", "0.500", "+0.500 ± 0.621"]
     # -1/2, -1/4, -1/4: mean -1/3, deviation 0.1443, half an interval 4.303 * 0.1443 / sqrt(3) = 0.359
     assert cells[4] == "-0.333 ± 0.359"
-    assert cells[5:7] == ["-", "0.500"]  # no control was run
+    assert cells[5:8] == ["-", "0.400", "0.500"]  # no control was run
 
 
 def test_a_condition_that_makes_no_model_of_its_own_is_compared_with_the_plain_beginning() -> None:

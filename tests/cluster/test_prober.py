@@ -107,6 +107,31 @@ async def test_no_more_completions_are_in_flight_than_are_allowed(max_in_flight:
     assert Slow.most == together
 
 
+async def test_a_completion_that_is_sampled_makes_room_for_another_probe_at_once() -> None:
+    """Of four places three are free again while the fourth completion goes on; a fifth place there never is."""
+    goes_on, begun = asyncio.Event(), list[int]()
+
+    class OneIsLong(Generators):
+        async def stream(self, requests):
+            begun.append(len(requests))
+            self.completions = [("c", LENGTH)] * len(requests)
+            async for generated in super().stream(requests):
+                if generated.result.id == requests[0].id:  # which comes last
+                    await goes_on.wait()
+                yield generated
+
+    made = prober(OneIsLong([]), Programs({}), max_in_flight=4)
+    first, of_three, of_one = (
+        asyncio.create_task(made.probe(PROBLEM, [1], list(b"ab\n"), ids(count))) for count in (4, 3, 1)
+    )
+    await asyncio.sleep(0.05)
+    assert not first.done()
+    assert begun == [4, 3, 1]  # the third began when one of the second's was sampled
+    goes_on.set()
+    assert await asyncio.gather(first, of_three, of_one) == [Probed(False, 4), Probed(False, 3), Probed(False, 1)]
+    assert made._room == 4
+
+
 async def test_the_first_that_passes_ends_the_probe() -> None:
     closed = []
 
