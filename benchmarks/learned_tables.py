@@ -18,10 +18,10 @@ _PF_PPO_HEAD = """
 
 `python -m benchmarks.pf_ppo`; its head says what the arms are. The reward model is the only reward; true pass@1 is
 measured on 300 held-out compositions, two samples each at temperature 1. Differences are paired by problem; over
-several seeds the interval is Student's, 95 %, over the seeds' differences. *At half*: pass@1 after half of the steps, and
-so of the trained tokens; *peak*: the better of the two. *Alarms*: steps at which the score had risen while the tests passed less often.
-*Trained tokens*: through policy updates, in thousands. R^2 of five answers a group and some dozens of groups holds much
-noise of its own: a bin of best-of-five has two or three answers.
+several seeds the interval is Student's, 95 %, over the seeds' differences. *At half*: pass@1 after half of the steps,
+and so of the trained tokens; *peak*: the better of the two. *Alarms*: steps at which the score had risen while the
+tests passed less often. *Trained tokens*: through policy updates, in thousands. R^2 of five answers a group and some
+dozens of groups holds much noise of its own: a bin of best-of-five has two or three answers.
 """
 _CONDITIONS_HEAD = """
 The same with one thing changed. *tests*: they pay, and no learned reward. *long*: three times the steps. *strong*: the
