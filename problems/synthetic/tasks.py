@@ -15,7 +15,7 @@ from typing import Any
 
 from problems.identity import derive_seed
 from problems.java import JavaSuite, read_imports, read_method
-from problems.problem import CompletionStyle, FunctionSuite, Problem, Split, Use
+from problems.problem import CompletionStyle, FunctionSuite, Limits, Problem, Split, Use
 from problems.synthetic.lists import LIST_OPERATIONS
 from problems.synthetic.numbers import NUMBER_OPERATIONS
 from problems.synthetic.operations import Code, Fault, Kind, Operation
@@ -38,6 +38,9 @@ Value = list[int] | int | str
 _LARGEST_NUMBER = 1_000_000
 _LONGEST = 64
 _POOL_SIZE = 600
+# In Python answers take some 3 ms, and none that ends of its own accord over 12; but a policy that learns may write
+# loops without end by the dozen, each of which holds a processor until the limit. Java has its machine to start.
+_LIMITS = {"python": Limits(cpu_s=1.0), "java": Limits()}
 _EDGES: dict[Kind, list[Value]] = {Kind.LIST: [[]], Kind.TEXT: [""], Kind.NUMBER: [0, 1]}
 _NUM_CANDIDATE_INPUTS = 48
 _MIN_DISTINCT_OUTPUTS = 4
@@ -118,6 +121,7 @@ class CheckedTask:
             split=split,
             use=Use.TRAIN,
             licence="Apache-2.0",
+            limits=_LIMITS[language],
             source="synthetic",
             difficulty=float(len(task.steps)),
         )
