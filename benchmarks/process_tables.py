@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.experiment import over_seeds
-from benchmarks.process import METHODS
+from benchmarks.process import METHODS, SEEDS
 from cluster.statistics import mean_over_problems
 
 _COMPARED = {
@@ -97,7 +97,8 @@ def _speed(arm: Arm) -> str:
 def _training(arms: Sequence[Arm]) -> str:
     arms = sorted(arms, key=lambda arm: (list(METHODS).index(arm["method"]), arm["seed"]))
     by_method = {name: [arm for arm in arms if arm["method"] == name] for name in METHODS}
-    return "\n".join([*_each(arms), "", *_differences(by_method), "", *_curves(by_method)]) + "\n"
+    parts = [*_each(arms), "", *_missing(arms), *_differences(by_method), "", *_curves(by_method)]
+    return "\n".join(parts) + "\n"
 
 
 def _each(arms: Sequence[Arm]) -> list[str]:
@@ -117,6 +118,12 @@ def _each(arms: Sequence[Arm]) -> list[str]:
             f"{_number(mean(known) if known else None)} | {sum(arm['stage_seconds'].values()):.0f} |"
         )
     return lines
+
+
+def _missing(arms: Sequence[Arm]) -> list[str]:
+    names = {arm["arm"] for arm in arms}
+    missing = [name for method in METHODS for seed in SEEDS if (name := f"{method}-{seed}") not in names]
+    return [f"Not run: {', '.join(missing)}.", ""] if missing else []
 
 
 def _differences(by_method: Mapping[str, Sequence[Arm]]) -> list[str]:

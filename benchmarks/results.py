@@ -39,7 +39,7 @@ The whole main job from one command: `crucible run recipes/<recipe>` on the mach
 difference is over problems, paired, 95 %. *Shuffled* is the critic recipe with the rewards of each step's trajectories
 dealt out anew at random. EV: the critic's explained variance, on held-out rollouts after the warm-up, and on all
 rollouts over the last quarter of the steps. Machine CPU: everything that ran on the machine meanwhile, which for seeds
-2 and 3 was other work as well; so their wall times are upper bounds.
+2 and 3 and for `shuffled-1` was other work as well; so their wall times are upper bounds.
 
 """
 

@@ -21,17 +21,20 @@ _CHOICES = {"pass@1": "pass_at_1", "random@k": "random", "reranked@k": "reranked
 def evaluation_of(stage: dict[str, Any], overrides: Sequence[str]) -> RunConfig:
     """A run of one ``evaluate`` stage, named by what it does unless ``overrides`` name it.
 
-    Engines and scorers take as many tokens as prompt and answer may have. Raises ConfigError.
+    Engines and scorers take as many tokens as prompt and answer may have, and engines look for stop strings where a
+    problem has any. Raises ConfigError.
     """
     sampling = stage["sampling"]
     sources = [ProblemSource(spec=problem["spec"]) for problem in stage["problems"]]
-    languages = sorted({problem.language for problem in problems_of(sources)})
+    problems = problems_of(sources)
+    languages = sorted({problem.language for problem in problems})
+    stop_strings = any(problem.stop_strings for problem in problems)
     longest = sampling["max_prompt_tokens"] + sampling["max_new_tokens"]
     data = {
         "name": f"evaluate-{digest(stage)}",
         "generators": {
             "count": 1,
-            "engine": {"max_model_len": longest},
+            "engine": {"max_model_len": longest, "stop_strings": stop_strings},
         },
         "scorers": {"row_tokens": max(longest, ScorersConfig().row_tokens)},
         "executors": {"sandbox": {"languages": languages}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.config import GeneratorConfig
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster.errors import ConfigError
 from cluster.labels import labelled_problems, refuse_other_tokenizer
@@ -242,6 +244,52 @@ def check_inputs(stages: Sequence[Stage]) -> None:
             _may_be_trained_on(stage, problems)
 
 
+def check_engine(engine: GeneratorConfig, stages: Sequence[Stage]) -> None:
+    """Raises ConfigError where the engines could not sample what a stage asks of them."""
+    for stage in stages:
+        if isinstance(stage, FROM_FILES | SFTStage):
+            continue
+        stopped = (problem.id for problem in problems_of(stage.problems) if problem.stop_strings)
+        if not engine.stop_strings and (problem := next(stopped, None)) is not None:
+            raise ConfigError(
+                f"stages.{stage.name}.problems: answers to {problem!r} end at strings, which engines look for only "
+                "with generators.engine.stop_strings: true"
+            )
+        for reference in _sampled(stage):
+            positions = None if reference.startswith(STAGE_PREFIX) else _num_positions(model_folder(reference))
+            if positions is not None and positions < engine.max_model_len:
+                raise ConfigError(
+                    f"stages.{stage.name}: model {reference!r} has {positions} positions, and "
+                    f"generators.engine.max_model_len is {engine.max_model_len}; lower it, and with it prompts and "
+                    "answers (max_prompt_tokens, max_new_tokens)"
+                )
+
+
+def _sampled(stage: Stage) -> list[str]:
+    """The models that write answers in a stage."""
+    match stage:
+        case PPOStage():
+            return [stage.policy]
+        case LineLabelsStage():
+            return [*stage.policies, *([stage.completer] if stage.completer else [])]
+        case CollectStage() | MineStage() | EvaluateStage() | DiscriminatorStage():
+            return [stage.model]
+        case _:
+            return []
+
+
+def _num_positions(model: Path) -> int | None:
+    """Of a model's config; None where it does not say, or stretches them by a rule that only the engine knows."""
+    try:
+        config = json.loads((model / "config.json").read_text())
+    except ValueError:  # the engine will say what is wrong with it
+        return None
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if rope.get("rope_type", rope.get("type", "default")) != "default":
+        return None
+    return config.get("max_position_embeddings")
+
+
 def _scalar_heads(stage: Stage) -> list[tuple[str, str, Reads | None]]:
     """(field, scalar-head model that it names, where its number is read) of a stage; None: where it was trained for."""
     match stage:
@@ -338,13 +386,14 @@ def check_leakage(stages: Sequence[Stage], num_finished: int = 0) -> ProblemSpli
     return ProblemSplit(len(learned) // 2, digest(sorted(learned)), len(evaluated) // 2, digest(sorted(evaluated)))
 
 
-def check_what_is_here(stages: Sequence[Stage]) -> ProblemSplit | None:
+def check_what_is_here(engine: GeneratorConfig, stages: Sequence[Stage]) -> ProblemSplit | None:
     """All checks of this module, of a recipe that no stage of has run; None, and nothing is looked at, where a model
     would have to be fetched from the hub for it."""
     outside = {reference for stage in stages for reference in _models_from_outside(stage)}
     if not all(Path(reference).is_dir() for reference in outside):
         return None
     check_inputs(stages)
+    check_engine(engine, stages)
     check_tokenizers(stages)
     return check_leakage(stages)
 

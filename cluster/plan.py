@@ -71,7 +71,7 @@ def make_plan(config: RunConfig) -> Plan:
     missing = missing_inputs(config.stages)
     shapes, unknown = _shapes(config)
     missing += unknown
-    split = None if missing else check_what_is_here(config.stages)
+    split = None if missing else check_what_is_here(config.generators.engine, config.stages)
     if address:
         with joined(address):
             nodes, found = cluster_nodes(), probe_nodes(config.run_folder)

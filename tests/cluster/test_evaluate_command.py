@@ -1,5 +1,6 @@
 """``crucible evaluate``: what it refuses, and its table by hand. The evaluation itself is the stage's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from cluster import evaluation
 from cluster.cli import app
-from cluster.evaluation import choices_table
+from cluster.evaluation import choices_table, evaluation_of
+from cluster.inputs import problems_of
+from cluster.stage_config import ProblemSource
 from cluster.stages.rerank import LineReading, _seconds
 from problems.prompting import TokenBytes
 
@@ -37,6 +41,18 @@ def test_a_folder_without_a_model_is_named_before_anything_starts(tmp_path: Path
     code, said = evaluate(str(tmp_path / "empty"), *PROBLEMS, "--folder", str(tmp_path / "runs"))
     assert code == 2
     assert "has no config.json" in said
+
+
+@pytest.mark.parametrize("stop", [(), ("\n}",)])
+def test_engines_look_for_the_strings_that_a_problem_s_answers_end_at(
+    monkeypatch: pytest.MonkeyPatch, stop: tuple[str, ...]
+) -> None:
+    plain, other = problems_of([ProblemSource(spec=PROBLEMS[1])])
+    monkeypatch.setattr(evaluation, "problems_of", lambda _: [plain, replace(other, stop_strings=stop)])
+    sampling = {"max_new_tokens": 64, "max_prompt_tokens": 32}
+    config = evaluation_of({"model": "m", "problems": [{"spec": PROBLEMS[1]}], "sampling": sampling}, [])
+    assert config.generators.engine.stop_strings == bool(stop)
+    assert config.generators.engine.max_model_len == 96
 
 
 def test_lines_make_one_score_by_hand() -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from actors.config import GeneratorConfig
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
 from cluster import inputs
 from cluster.errors import ConfigError
-from cluster.inputs import check_inputs, check_leakage, check_tokenizers, learned_by, resolve_model
+from cluster.inputs import check_engine, check_inputs, check_leakage, check_tokenizers, learned_by, resolve_model
 from cluster.labels import write_labels
 from cluster.learned_problems import read_learned, write_learned
 from cluster.run_folder import RunFolder
@@ -23,6 +24,7 @@ from cluster.stage_config import (
     ProblemSource,
     ProcessRewardModelStage,
     RewardModelStage,
+    SFTStage,
 )
 from learner.line_labels import LabelledAnswer
 from problems.datasets import load_problems
@@ -185,6 +187,43 @@ def test_a_reward_model_that_is_not_there_is_named_before_anything_starts(tmp_pa
     for stage in (learned, mining, retrained):
         with pytest.raises(ConfigError, match=r"has no config\.json"):
             check_inputs([stage])
+
+
+def test_stop_strings_that_the_engines_do_not_look_for_are_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problems = [replace(problem, stop_strings=("\ndef",)) for problem in inputs.problems_of(TEST)]
+    monkeypatch.setattr(inputs, "problems_of", lambda _: problems)
+    evaluates, learns = (
+        EvaluateStage(name="e", model="stage:a", problems=TEST),
+        SFTStage(name="s", base="stage:a", corpus=None, problems=TRAIN),
+    )
+    with pytest.raises(ConfigError, match=r"stages\.e\.problems: answers to 'synthetic/.*engine\.stop_strings: true"):
+        check_engine(GeneratorConfig(), [learns, evaluates])
+    check_engine(GeneratorConfig(stop_strings=True), [learns, evaluates])
+    check_engine(GeneratorConfig(), [learns])  # it samples nothing
+
+
+@pytest.mark.parametrize(
+    ("config", "is_refused"),
+    [
+        ({"max_position_embeddings": 512}, True),
+        ({"max_position_embeddings": 512, "rope_parameters": {"rope_type": "default"}}, True),
+        ({"max_position_embeddings": 512, "rope_scaling": {"type": "yarn", "factor": 4.0}}, False),
+        ({"max_position_embeddings": 1024, "rope_scaling": None}, False),
+        ({}, False),
+    ],
+)
+def test_a_model_with_fewer_positions_than_its_engine_is_asked_for_is_named(
+    tmp_path: Path, config: dict, is_refused: bool
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    engine, stage = GeneratorConfig(max_model_len=1024), EvaluateStage(name="e", model=str(tmp_path), problems=TEST)
+    if is_refused:
+        with pytest.raises(ConfigError, match=r"stages\.e: model .* has 512 positions, .*max_model_len is 1024; lower"):
+            check_engine(engine, [stage])
+    else:
+        check_engine(engine, [stage])
 
 
 def scalar_head(folder: Path, reads: str, *more: str) -> str:
