@@ -66,8 +66,9 @@ class Prober:
         A prefix that leaves no token of the limit cannot be completed: it is bad, at no cost. A completion that the
         limit cuts is not run, as in training. Equal programs are run once.
 
-        Consumes room for ``len(ids)`` completions, and gives each back when it is sampled; waits for it, for the
-        generator and the executors; is unblocked by the first completion that passes, or by the last.
+        Consumes room for ``len(ids)`` completions, and gives it back as they are sampled, the last one's at its end;
+        waits for it, for the generator and the executors; is unblocked by the first completion that passes, or by the
+        last.
         """
         room = self._sampling.max_new_tokens - len(prefix_ids)
         if room < 1:
@@ -100,8 +101,9 @@ class Prober:
             async with aclosing(self._generators.stream(requests)) as stream:
                 async for generated in stream:
                     # Given back one by one: a probe's longest completion must not keep the engines' other places idle.
+                    # But for the last, which waits for the programs: so probes do not pile up before the executors.
                     left -= 1
-                    if left < held:
+                    if 0 < left < held:
                         held -= 1
                         await self._give_back(1)
                     turn = generated.result.turn

@@ -132,6 +132,29 @@ async def test_a_completion_that_is_sampled_makes_room_for_another_probe_at_once
     assert made._room == 4
 
 
+async def test_with_room_for_one_probe_the_next_begins_when_the_programs_of_the_first_have_been_run() -> None:
+    judged, begun = asyncio.Event(), list[int]()
+
+    class Begun(Generators):
+        async def stream(self, requests):
+            begun.append(len(requests))
+            async for generated in super().stream(requests):
+                yield generated
+
+    class Slow(Programs):
+        async def run(self, work: Execution) -> Executed:
+            await judged.wait()
+            return await super().run(work)
+
+    made = prober(Begun([("c", STOP)] * 2), Slow({"ab\nc": WRONG}), max_in_flight=2)
+    asked = [asyncio.create_task(made.probe(PROBLEM, list(PROMPT.encode()), list(b"ab\n"), ids(2))) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    assert begun == [2]
+    judged.set()
+    assert await asyncio.gather(*asked) == [Probed(False, 2)] * 2
+    assert begun == [2, 2]
+
+
 async def test_the_first_that_passes_ends_the_probe() -> None:
     closed = []
 
