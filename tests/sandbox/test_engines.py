@@ -58,10 +58,13 @@ class SecondEngine:
         words = [DOCKERD, f"--config-file={folder}/daemon.json", f"--data-root={folder}/data"]
         words += [f"--exec-root={folder}/exec", f"--pidfile={folder}/pid", "--host", self.tcp, "--bridge=none"]
         words += ["--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false"]
-        with (folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+        self._launch(words)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
+            if (
+                self._process.poll() is not None
+            ):  # on a machine at many times its work it waits too short for containerd
+                self._launch(words)
             try:
                 engine()
             except EngineMissingError:
@@ -69,6 +72,10 @@ class SecondEngine:
             else:
                 return
         pytest.fail((folder / "log").read_text()[-2000:])
+
+    def _launch(self, words: list[str]) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
 
     def kill(self) -> None:
         """As the kernel would; what it had started goes on."""
