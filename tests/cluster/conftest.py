@@ -157,10 +157,11 @@ def stand_in_run(tmp_path: Path, tiny_model: Path) -> Iterator[Callable[..., Sta
             "executors": {"count": 1, "sandbox": {"backend": "embedded", "slots": 1}},
             "supervision": {"health_every_s": 1.0, "health_timeout_s": 15.0},
             "stages": [ppo | (stage or {})],
-        }
+        } | run
+        recipe["generators"]["engine"].setdefault("max_model_len", 512)  # the tiny model's positions
         folder = tmp_path / f"runs{len(runs)}"
         folder.mkdir()
-        runs.append(StandInRun(folder, tiny_model, recipe | run, settings | {"slow": slow}, real))
+        runs.append(StandInRun(folder, tiny_model, recipe, settings | {"slow": slow}, real))
         return runs[-1]
 
     yield make
