@@ -386,16 +386,18 @@ def check_leakage(stages: Sequence[Stage], num_finished: int = 0) -> ProblemSpli
     return ProblemSplit(len(learned) // 2, digest(sorted(learned)), len(evaluated) // 2, digest(sorted(evaluated)))
 
 
-def check_what_is_here(engine: GeneratorConfig, stages: Sequence[Stage]) -> ProblemSplit | None:
-    """All checks of this module, of a recipe that no stage of has run; None, and nothing is looked at, where a model
-    would have to be fetched from the hub for it."""
-    outside = {reference for stage in stages for reference in _models_from_outside(stage)}
-    if not all(Path(reference).is_dir() for reference in outside):
-        return None
-    check_inputs(stages)
-    check_engine(engine, stages)
+def check_all(engine: GeneratorConfig, stages: Sequence[Stage], num_finished: int = 0) -> ProblemSplit:
+    """Raises ConfigError for the first thing that a run of ``stages`` would be refused for; the first ``num_finished``
+    have been run."""
+    check_inputs(stages[num_finished:])
+    check_engine(engine, stages[num_finished:])
     check_tokenizers(stages)
-    return check_leakage(stages)
+    return check_leakage(stages, num_finished)
+
+
+def models_are_here(stages: Sequence[Stage]) -> bool:
+    """Whether none would have to be fetched from the hub."""
+    return all(Path(reference).is_dir() for stage in stages for reference in _models_from_outside(stage))
 
 
 def learned_by(name: str, stages: Sequence[Stage], folder: RunFolder) -> set[str]:

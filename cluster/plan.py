@@ -14,15 +14,14 @@ from rich.table import Table
 
 from cluster import memory
 from cluster.config import RunConfig
-from cluster.errors import ClusterError
+from cluster.errors import ClusterError, ConfigError
 from cluster.geometry import Geometry, geometry_of, warnings_of
-from cluster.inputs import ProblemSplit, check_what_is_here
+from cluster.inputs import ProblemSplit, check_all, models_are_here, problems_of
 from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall
 from cluster.stage_config import STAGE_PREFIX, STEP_MARK, DPOStage, LineLabelsStage, PPOStage, SFTStage, Stage
 from learner.model_config import ComputeConfig
-from problems.datasets import load_problems
 from problems.synthetic import parse_synthetic
 
 _ROLES = {"trainer": 1, "fine-tuner": 1}
@@ -71,7 +70,8 @@ def make_plan(config: RunConfig) -> Plan:
     missing = missing_inputs(config.stages)
     shapes, unknown = _shapes(config)
     missing += unknown
-    split = None if missing else check_what_is_here(config.generators.engine, config.stages)
+    is_all_here = not missing and models_are_here(config.stages)
+    split = check_all(config.generators.engine, config.stages) if is_all_here else None
     if address:
         with joined(address):
             nodes, found = cluster_nodes(), probe_nodes(config.run_folder)
@@ -108,8 +108,8 @@ def missing_inputs(stages: Sequence[Stage]) -> list[str]:
             kind, _, fields = source.spec.partition(":")
             try:
                 # Parsed, not drawn: that takes seconds, and is done once all is known to be here.
-                parse_synthetic(fields) if kind == "synthetic" else load_problems(source.spec)
-            except (OSError, ValueError) as error:
+                parse_synthetic(fields) if kind == "synthetic" else problems_of([source])
+            except (ConfigError, ValueError) as error:
                 missing.append(f"stages.{stage.name}.problems: {error}")
     return missing
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
-from cluster.inputs import check_engine, check_inputs, check_leakage, check_tokenizers
+from cluster.inputs import check_all
 from cluster.run_folder import Finished, RunFolder, digest
 from cluster.stage_config import DPOStage, PPOStage, SFTStage
 
@@ -57,10 +57,7 @@ def _finished_stages(config: RunConfig, folder: RunFolder) -> list[Finished]:
 def _run_open_stages(
     config: RunConfig, folder: RunFolder, finished: Sequence[Finished], console: Console
 ) -> list[Finished]:
-    check_inputs(config.stages[len(finished) :])
-    check_engine(config.generators.engine, config.stages[len(finished) :])
-    check_tokenizers(config.stages)
-    split = check_leakage(config.stages, len(finished))
+    split = check_all(config.generators.engine, config.stages, len(finished))
     console.print(f"run {config.name}: {folder.root}", highlight=False, soft_wrap=True)
     console.print(f"problems: {split}", highlight=False, soft_wrap=True)
     # Here, not above: Ray, torch and transformers take seconds, and what is refused is refused before them.

@@ -61,9 +61,7 @@ class SecondEngine:
         self._launch(words)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            if (
-                self._process.poll() is not None
-            ):  # on a machine at many times its work it waits too short for containerd
+            if self._process.poll() is not None:  # under overload it gives its containerd too little time to start
                 self._launch(words)
             try:
                 engine()
