@@ -30,6 +30,8 @@ from learner.models import load_causal_lm
 EXPERIMENT = "reranker"
 SEEDS = (1, 2, 3)
 SETTINGS = {"no_iteration": "ranker", "hard_negatives": "ranker-hard", "self_training": "ranker-self"}
+_MINED_FROM = "synthetic:split=train,count=800,depth=2-3,seed=21"
+"""The first of the problems that were collected from: a pair is of one problem, and these have positives."""
 MODELS = {"base": "base-model", "policy": "deceiver"}
 """Whose answers are chosen among: the evaluation that sampled them."""
 
@@ -72,9 +74,8 @@ def recipe(seed: int) -> dict[str, Any]:
     mined, ranker = round_1["mined"], round_1["ranker"]
     kept = [base, stages["answers"], stages["ranker"], policy]
     for way, positives in (("self", None), ("hard", "stage:answers")):
-        # Both over the problems that were collected from: a pair is of one problem, and these have positives.
         kept += [
-            mined | {"name": f"mined-{way}", "positives": positives, "problems": stages["answers"]["problems"]},
+            mined | {"name": f"mined-{way}", "positives": positives, "problems": [{"spec": _MINED_FROM}]},
             ranker | {"name": f"ranker-{way}", "pairs": ["stage:answers", f"stage:mined-{way}"]},
         ]
     rankers = {"rerank": "stage:ranker-self", "rerank_earlier": "stage:ranker"}
