@@ -178,8 +178,13 @@ def scale(samples: Samples) -> dict[str, Any]:
                 done += len(block)
             used += cpu_s() - before
             own = psutil.Process()
-            slots = sum(process.memory_full_info().pss for process in own.children(recursive=True))
-            memory = {"client_bytes": own.memory_info().rss, "slots_bytes": slots}
+            slots = [process.memory_full_info().pss for process in own.children(recursive=True)]
+            # While one slot replaces another, there are more processes.
+            memory = {
+                "client_bytes": own.memory_info().rss,
+                "slots_bytes": sum(slots),
+                "slots_processes": len(slots),
+            }
             points.append({"verdicts": size, "cpu_ms": used / done * 1e3, **memory})
     return {"points": points}
 

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster import memory
+from cluster.checks import check_all
 from cluster.config import RunConfig
 from cluster.errors import ClusterError, ConfigError
 from cluster.geometry import Geometry, geometry_of, warnings_of
-from cluster.inputs import ProblemSplit, check_all, models_are_here, problems_of
+from cluster.inputs import models_are_here, problems_of
+from cluster.leakage import ProblemSplit
 from cluster.memory import Estimate, ModelShape, size
 from cluster.nodes import probe_nodes
 from cluster.placement import SANDBOX_RESOURCE, Node, Place, bundles_of, cluster_nodes, place, shortfall

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.scorer import Scorer, ScoringConfig
+from cluster.checks import refuse_other_readers
 from cluster.config import PromptConfig
 from cluster.errors import ConfigError
-from cluster.inputs import refuse_other_readers
 from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
 from cluster.tokenizers import LoadedTokenizer, load_tokenizer
 from learner.model_config import ComputeConfig

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from cluster.checks import check_all
 from cluster.config import RunConfig
 from cluster.errors import ConfigError
-from cluster.inputs import check_all
 from cluster.run_folder import Finished, RunFolder, digest
 from cluster.stage_config import DPOStage, PPOStage, SFTStage
 

@@ -24,8 +24,9 @@ from cluster.checkpoints import Checkpoints, latest_checkpoint
 from cluster.context import RunContext
 from cluster.controller import Controller, StepInput, shuffled_rewards
 from cluster.errors import ActorError, ConfigError, TrainerLostError
-from cluster.inputs import learned_by, problems_of
+from cluster.inputs import problems_of
 from cluster.journal import write_journal
+from cluster.leakage import learned_by
 from cluster.learned_problems import write_learned
 from cluster.ledger import Ledger, steps_file
 from cluster.metrics import Span

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.checks import refuse_other_readers
 from cluster.context import RunContext
 from cluster.errors import ConfigError
-from cluster.inputs import refuse_other_readers
 from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.scorers import ScorerPool

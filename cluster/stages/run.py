@@ -10,7 +10,8 @@ from rich.console import Console
 from cluster.background import background
 from cluster.config import RunConfig
 from cluster.context import RunContext
-from cluster.inputs import fingerprint_inputs, learned_by, weights_digest
+from cluster.inputs import fingerprint_inputs, weights_digest
+from cluster.leakage import learned_by
 from cluster.learned_problems import write_learned
 from cluster.metrics import Metrics
 from cluster.panel import Panel

@@ -8,10 +8,12 @@ from transformers import AutoTokenizer
 
 from actors.config import GeneratorConfig
 from actors.rewards import ProcessTermConfig, RewardModelTermConfig
-from cluster import inputs
+from cluster import checks, leakage
+from cluster.checks import check_engine, check_inputs, check_tokenizers
 from cluster.errors import ConfigError
-from cluster.inputs import check_engine, check_inputs, check_leakage, check_tokenizers, learned_by, resolve_model
+from cluster.inputs import problems_of, resolve_model
 from cluster.labels import write_labels
+from cluster.leakage import check_leakage, learned_by
 from cluster.learned_problems import read_learned, write_learned
 from cluster.run_folder import RunFolder
 from cluster.stage_config import (
@@ -52,7 +54,7 @@ def test_a_set_of_several_splits_is_trained_on_by_one_and_evaluated_on_by_anothe
         (ProblemSource.model_validate({"spec": f"mbpp:{path}", "split": split}),)
         for split in ("train", "test", "validation")
     )
-    assert [problem.id for problem in inputs.problems_of(train)] == ["Mbpp/700", "Mbpp/701"]
+    assert [problem.id for problem in problems_of(train)] == ["Mbpp/700", "Mbpp/701"]
     stages = [
         PPOStage(name="p", policy="stage:a", problems=train),
         EvaluateStage(name="e", model="stage:p", problems=test),
@@ -169,10 +171,10 @@ def test_a_record_of_another_form_is_named_with_the_way_out(tmp_path: Path) -> N
 
 
 def test_a_prompt_under_another_id_is_a_leak_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    sets = {spec: list(inputs.problems_of((ProblemSource(spec=spec),))) for spec in (TRAIN[0].spec, TEST[0].spec)}
+    sets = {spec: list(problems_of((ProblemSource(spec=spec),))) for spec in (TRAIN[0].spec, TEST[0].spec)}
     prompt = "\n  ".join(sets[TRAIN[0].spec][1].prompt.split(" "))  # the same words, other blanks
     sets[TEST[0].spec][0] = replace(sets[TEST[0].spec][0], prompt=prompt)
-    monkeypatch.setattr(inputs, "problems_of", lambda sources: sets[sources[0].spec])
+    monkeypatch.setattr(leakage, "problems_of", lambda sources: sets[sources[0].spec])
     with pytest.raises(ConfigError, match=r"1 ids or prompts in both"):
         check_leakage(stages(EvaluateStage(name="e", model="stage:p", problems=TEST)))
 
@@ -192,8 +194,8 @@ def test_a_reward_model_that_is_not_there_is_named_before_anything_starts(tmp_pa
 def test_stop_strings_that_the_engines_do_not_look_for_are_named_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    problems = [replace(problem, stop_strings=("\ndef",)) for problem in inputs.problems_of(TEST)]
-    monkeypatch.setattr(inputs, "problems_of", lambda _: problems)
+    problems = [replace(problem, stop_strings=("\ndef",)) for problem in problems_of(TEST)]
+    monkeypatch.setattr(checks, "problems_of", lambda _: problems)
     evaluates, learns = (
         EvaluateStage(name="e", model="stage:a", problems=TEST),
         SFTStage(name="s", base="stage:a", corpus=None, problems=TRAIN),
