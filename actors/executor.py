@@ -25,7 +25,7 @@ class Execution:
     suite: Suite
     limits: Limits
     stop_at_first_failure: bool
-    problem_id: str = ""
+    problem_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +150,21 @@ def refuse_other_readers(folder: Path, name: str, reads: Reads | None) -> None:
         raise ConfigError(
             f"{name} was trained for its number at {_PLACES[reads_of(folder)]}; "
             f"what is asked of it here is one at {_PLACES[reads]}"
+        )
+
+
+def refuse_scores_without_a_choice(name: str, scores: Sequence[float]) -> None:
+    """Raises ConfigError where a model's scores of different answers are all equal, or one is no number.
+
+    Minus infinity stands for an answer that has nothing to score.
+    """
+    wrong = [score for score in scores if math.isnan(score) or score == math.inf]
+    if wrong:
+        raise ConfigError(f"{name} gives {len(wrong)} of {len(scores)} answers the score {wrong[0]:g}; train it anew")
+    if len(scores) > 1 and min(scores) == max(scores):
+        raise ConfigError(
+            f"{name} gives all {len(scores)} answers the score {scores[0]:g}, and so prefers none; train it longer, or "
+            "on more pairs"
         )
 
 

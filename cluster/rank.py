@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from actors.scorer import Scorer, ScoringConfig
-from cluster.checks import refuse_other_readers
+from cluster.checks import refuse_other_readers, refuse_scores_without_a_choice
 from cluster.config import PromptConfig
 from cluster.errors import ConfigError
 from cluster.json_lines import read_numbered, refuse_unwritable, write_lines
@@ -35,8 +35,8 @@ def rank_command(model: Path, source: Path, output: Path, prompt: PromptConfig) 
     """Writes each line of ``source`` to ``output`` with ``scores`` and ``ranking`` beside it; returns how many.
 
     A program is what a model writes after the prompt. ``ranking`` holds places in ``programs``, the best first; equal
-    scores keep their order. Raises ConfigError (no scalar-head model, a malformed line, an answer that is too long)
-    before anything is written.
+    scores keep their order. Raises ConfigError (no scalar-head model or one that prefers nothing, a malformed line, an
+    answer that is too long) before anything is written.
     """
     refuse_other_readers(model, f"--model {model}", "last_token")
     refuse_unwritable(output)
@@ -46,13 +46,16 @@ def rank_command(model: Path, source: Path, output: Path, prompt: PromptConfig) 
     if loaded.tokenizer.eos_token_id is None:
         raise ConfigError(f"--model {model}: its tokenizer has no end-of-sequence token, at which the score is read")
     ranked: list[dict[str, Any]] = []
+    different: dict[tuple[str, str], float] = {}
     for number, line in lines:
         try:
             scores = scorer.score([_answer(loaded, line["prompt"], program) for program in line["programs"]])
         except ValueError as error:
             raise ConfigError(f"{source}, line {number}: {error}") from None
+        different |= {(line["prompt"], program): score for program, score in zip(line["programs"], scores, strict=True)}
         best_first = np.argsort(-scores, kind="stable")
         ranked.append(line | {"scores": scores.tolist(), "ranking": best_first.tolist()})
+    refuse_scores_without_a_choice(f"--model {model}", list(different.values()))
     write_lines(output, ranked)
     return len(ranked)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from actors.executor import Execution
 from cluster.answers import read_answers, write_answers, write_pairs
+from cluster.checks import refuse_scores_without_a_choice
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.journal import JournalEntry
@@ -78,15 +79,13 @@ def overrated_of(
 ) -> tuple[list[JournalEntry], float]:
     """(the failing answers that count as overrated, the score from which they do).
 
-    That score is the stage's ``threshold``, or the one that its ``top_share`` of all failing answers reach. Raises
-    ConfigError where all scores are equal: none is overrated more than another.
+    That score is the stage's ``threshold``, or the one that its ``top_share`` of the failing answers reach. What was
+    cut, or ran out of time or memory, is none of them, since it can be no negative. Raises ConfigError where all scores
+    are equal (none is overrated more than another), or one is no number.
     """
-    if len(scores) > 1 and min(scores) == max(scores):
-        raise ConfigError(
-            f"stages.{stage.name}: {stage.reward_model!r} gives all {len(scores)} answers the score {scores[0]:g}, and "
-            "so overrates none; train it longer, or on more pairs"
-        )
-    failing = [(entry, score) for entry, score in zip(entries, scores, strict=True) if not entry.trajectory.passed]
+    refuse_scores_without_a_choice(f"stages.{stage.name}: {stage.reward_model!r}", scores)
+    scored = zip(entries, scores, strict=True)
+    failing = [(entry, score) for entry, score in scored if not entry.trajectory.passed and _is_certain(entry)]
     threshold = stage.threshold
     if threshold is None:
         threshold = float(np.quantile([score for _, score in failing], 1 - stage.top_share)) if failing else np.inf
@@ -100,20 +99,23 @@ async def _executed_again(
     problems = {group.problem.id: group.problem for group in groups}
 
     async def fails_again(entry: JournalEntry) -> bool:
-        if entry.outcome == "cut":
-            return False
         problem = problems[entry.trajectory.id.problem_id]
         work = Execution(
             Program(problem.language, entry.program),
             problem.suites[MAIN_SUITE],
             problem.limits,
             stop_at_first_failure=True,
+            problem_id=problem.id,
         )
         executed = await context.executors.run(work, anew=True)
-        return executed.verdict.outcome in _CERTAIN and entry.outcome in _CERTAIN
+        return executed.verdict.outcome in _CERTAIN
 
     again = await asyncio.gather(*(fails_again(entry) for entry in entries))
     return [entry for entry, fails in zip(entries, again, strict=True) if fails]
+
+
+def _is_certain(entry: JournalEntry) -> bool:
+    return entry.outcome in _CERTAIN
 
 
 def _positives(context: RunContext, stage: str) -> list[ScoredAnswer]:

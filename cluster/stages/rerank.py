@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.checks import refuse_other_readers
+from cluster.checks import refuse_other_readers, refuse_scores_without_a_choice
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.journal import JournalEntry
@@ -85,6 +85,8 @@ async def rerank(
 
     ``random`` is the pass rate of one sample drawn without looking, ``reranked`` of the one that scores highest,
     ``oracle`` the share of problems with any that passes: random <= oracle and reranked <= oracle always.
+    Raises ConfigError for a model that gives different answers one score, or no number.
+
     ``gap_closed`` is (reranked - pass@1) / (oracle - pass@1). ``seconds``, of wall time: ``samples`` for sampling and
     executing all of them, ``one_sample`` that over their number, ``scoring`` for the model that chooses.
 
@@ -100,8 +102,11 @@ async def rerank(
     measured: dict[str, list[tuple[float, float, float, float]]] = {}
     choices: Choices = {}
     scoring_s: dict[str, float] = {}
+    different: dict[tuple[str, bytes], float] = {}
     pool.start()
     try:
+        for group in groups[:1]:  # before the clock runs: the actor comes up, and its model is loaded
+            await asyncio.gather(*(_score(pool, group.problem, entry, reading) for entry in group.entries[:1]))
         for language in dict.fromkeys(group.problem.language for group in groups):
             begun = time.monotonic()
             judged = [
@@ -116,6 +121,11 @@ async def rerank(
                 )
             )
             scoring_s[language] = time.monotonic() - begun
+            different |= {
+                (problem.id, entry.trajectory.turns[-1].completion_ids.tobytes()): score
+                for (problem, entries), row in zip(judged, scores, strict=True)
+                for entry, score in zip(entries, row, strict=True)
+            }
             rows = {
                 problem.id: outcomes_of(entries, row)
                 for (problem, entries), row in zip(judged, scores, strict=True)
@@ -125,6 +135,7 @@ async def rerank(
             choices[language] = {problem_id: row[2] for problem_id, row in rows.items()}
     finally:
         await pool.stop()
+    refuse_scores_without_a_choice(str(folder), list(different.values()))
     num_samples = max((len(group.entries) for group in groups), default=1)
     figures = {
         language: figures_of(outcomes) | {"seconds": _seconds(sampling_s[language], scoring_s[language], num_samples)}

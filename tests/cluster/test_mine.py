@@ -37,6 +37,21 @@ def test_a_share_takes_the_best_scored_failures() -> None:
     assert overrated_of(stage(top_share=1.0), entries, scores)[0] == entries[:101]
 
 
+def test_what_can_be_no_negative_moves_no_threshold() -> None:
+    """Cut and slow answers are in no share, however well they score: of four failures that count, one is a quarter."""
+    certain = [entry(sample, 0.0) for sample in range(4)]
+    others = [replace(entry(4 + at, 0.0), outcome=how) for at, how in enumerate(("cut", "time_limit", "memory_limit"))]
+    scores = [1.0, 2.0, 3.0, 4.0, 9.0, 9.0, 9.0]
+    overrated, threshold = overrated_of(stage(top_share=0.25), [*certain, *others], scores)
+    assert (overrated, threshold) == ([certain[3]], pytest.approx(3.25))
+    assert overrated_of(stage(threshold=4.0), [*certain, *others], scores)[0] == [certain[3]]
+
+
+def test_a_score_that_is_no_number_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"stages\.m: 'stage:rm' gives 1 of 2 answers the score nan"):
+        overrated_of(stage(), [entry(0, 0.0), entry(1, 0.0)], [float("nan"), 1.0])
+
+
 def test_without_failures_nothing_is_overrated() -> None:
     assert overrated_of(stage(), [entry(0, 1.0)], [1.0]) == ([], float("inf"))
 
@@ -65,8 +80,10 @@ def test_what_does_not_fail_again_for_certain_is_no_negative_to_learn_from() -> 
 
     async def run(work, *, anew):
         assert anew  # no verdict of a cache
+        assert work.problem_id == "p"  # so that programs which end executors are set aside by their own problem
         return Executed(Verdict(histories[int(work.program.source)][1], 1), 0.0, 0.0)
 
     context = SimpleNamespace(executors=SimpleNamespace(run=run))
-    kept = asyncio.run(_executed_again(cast("Any", context), [Group(0, problem, tuple(entries))], entries))
+    overrated, _ = overrated_of(stage(threshold=0.0), entries, [float(index) for index in range(len(entries))])
+    kept = asyncio.run(_executed_again(cast("Any", context), [Group(0, problem, tuple(entries))], overrated))
     assert kept == [entries[0], entries[6]]

@@ -87,6 +87,20 @@ def test_a_malformed_line_is_named_and_nothing_is_written(model: Path, tmp_path:
     assert not output.exists()
 
 
+def test_a_reranker_that_prefers_nothing_is_refused_and_nothing_is_written(model: Path, tmp_path: Path) -> None:
+    ranker = ScalarHeadModel.from_pretrained(model)
+    torch.nn.init.zeros_(ranker.score.weight)
+    alike = tmp_path / "alike"
+    shutil.copytree(model, alike)
+    ranker.save_pretrained(alike)
+    done, output = ranked(alike, tmp_path, json.dumps({"prompt": PROMPT, "programs": PROGRAMS}))
+    assert done.exit_code == 2
+    assert "gives all 3 answers the score 0" in " ".join(done.output.split())
+    assert not output.exists()
+    done, output = ranked(alike, tmp_path, json.dumps({"prompt": PROMPT, "programs": PROGRAMS[:1] * 2}))
+    assert done.exit_code == 0, done.output  # the same program twice is no choice
+
+
 def test_what_is_no_reranker_is_refused(tmp_path: Path) -> None:
     done, _ = ranked(tmp_path, tmp_path, "{}")
     assert done.exit_code == 2

@@ -19,7 +19,9 @@ from cluster.journal import JournalEntry
 from cluster.rollout import Group
 from cluster.run_folder import StageFolder, read_lines
 from cluster.stage_config import RewardModelStage
+from cluster.stages import pairs as pairs_module
 from cluster.stages import reward_model
+from cluster.stages.pairs import SplitPairs
 from cluster.stages.rerank import LineReading, figures_of, gained_on, outcomes_of, rerank
 from learner.checkpoint import weights_fingerprint
 from learner.models import load_causal_lm
@@ -45,7 +47,7 @@ def entry(sample: int, score: float, *, problem: str = "p", passed: bool | None 
     events = (RewardEvent("test_share", score),) if score else ()
     outcome = score == 1.0 if passed is None else passed
     return JournalEntry(
-        Trajectory(identity, 0, (turn,), events, passed=outcome), b"x = 1", "passed" if outcome else "x"
+        Trajectory(identity, 0, (turn,), events, passed=outcome), b"x = 1", "passed" if outcome else "wrong_answer"
     )
 
 
@@ -75,6 +77,57 @@ def test_a_pair_of_an_answer_that_is_not_there_or_across_problems_is_an_error(
     (tmp_path / "pairs.parquet").write_bytes(b"PAR1")
     with pytest.raises(RunFolderError, match=r"pairs\.parquet cannot be read"):
         read_pairs(tmp_path)
+
+
+def test_one_problem_s_pairs_lie_on_one_side_whatever_stage_they_come_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of forty problems, each with a pair in either source."""
+    folders = {name: StageFolder(tmp_path / name) for name in ("answers", "mined")}
+    for name, folder in folders.items():
+        folder.root.mkdir()
+        samples = (0, 1) if name == "answers" else (2, 3)
+        found = [entry(at, float(at % 2), problem=f"p{number}") for number in range(40) for at in samples]
+        write_pairs(folder.root, make_pairs(write_answers(folder.root, found), "all"))
+    monkeypatch.setattr(pairs_module, "_reads_the_same_ids", lambda *_: None)
+    context: Any = SimpleNamespace(folder=SimpleNamespace(stage=folders.__getitem__))
+    stage = RewardModelStage(name="r", base="m", pairs=("stage:answers", "stage:mined"), held_out_share=0.3)
+    split = pairs_module.split_pairs(context, stage, "m")
+    learned = {pair.chosen.problem_id for pair in split.train}
+    judged = {name: {pair.chosen.problem_id for pair in pairs} for name, pairs in split.held_out.items()}
+    assert judged["answers"] == judged["mined"] == {f"p{n}" for n in range(40)} - learned
+    assert 4 <= len(judged["mined"]) <= 20
+    assert (len(split.train), len(split.judged)) == (2 * len(learned), 2 * len(judged["mined"]))
+    none = stage.model_copy(update={"held_out_share": 0.0})
+    with pytest.raises(ConfigError, match=r"stages\.r: 80 pairs to learn from and 0 to judge"):
+        pairs_module.split_pairs(context, none, "m")
+
+
+async def test_each_source_is_judged_by_the_new_model_and_by_the_earlier_one() -> None:
+    """The figures are those of the model's own pairs: .75 by the new one, .25 by the one before it."""
+    accuracy = {"new": 0.75, "earlier": 0.25}
+    asked: list[tuple[str, int]] = []
+
+    async def call(method: str, *arguments: Any, **_: str) -> object:
+        if method == "train":
+            return SimpleNamespace(step=7)
+        model, pairs = arguments
+        asked.append((model, len(pairs)))
+        return SimpleNamespace(accuracy=accuracy[model])
+
+    pair: Any = object()
+    pairs = SplitPairs([pair], {"answers": [pair] * 2, "mined": [pair] * 3, "empty": []})
+    context: Any = SimpleNamespace(model_path=lambda reference: reference.removeprefix("stage:"))
+    stage = RewardModelStage(name="r", base="m", pairs=("stage:answers",), earlier="stage:earlier")
+    folder: Any = SimpleNamespace(model="new")
+    trainer: Any = SimpleNamespace(call=call, saving=None)
+    _, figures, sources = await reward_model._train(context, stage, folder, pairs, trainer)
+    assert figures.accuracy == 0.75
+    assert sources == {
+        name: {"num_pairs": count, "accuracy": 0.75, "accuracy_before": 0.25}
+        for name, count in (("answers", 2), ("mined", 3))
+    }
+    assert sorted(asked) == [("earlier", 2), ("earlier", 3), ("new", 2), ("new", 3), ("new", 5)]
 
 
 @pytest.mark.parametrize(("chosen", "is_refused"), [([1.5, -2.0], True), ([1.5, -1.9], False)])
@@ -184,6 +237,10 @@ async def test_each_language_has_its_figures_by_hand(
         assert got == pytest.approx(wanted), language
     assert {name: figures[name]["seconds"]["samples"] for name in expected} == {"python": 8.0, "java": 2.0, "all": 10.0}
     assert choices == {"python": {"p1": 1.0, "p2": 0.0}, "java": {"j1": java[1]}}
+    for useless, said in ((0.3, "gives all 4 answers the score 0.3"), (float("nan"), "gives 4 of 4 answers")):
+        scores |= {"p1": [useless] * 2, "p2": [useless] * 2}
+        with pytest.raises(ConfigError, match=said):
+            await rerank(context, Path("ranker"), groups[:2], reading, {"python": 8.0})  # type: ignore[arg-type]
 
 
 def test_two_rerankers_are_compared_over_the_same_problems_in_each_language() -> None:
