@@ -21,7 +21,9 @@ measured on 300 held-out compositions, two samples each at temperature 1. Differ
 several seeds the interval is Student's, 95 %, over the seeds' differences. *At half*: pass@1 after half of the steps,
 and so of the trained tokens; *peak*: the better of the two. *Alarms*: steps at which the score had risen while the
 tests passed less often. *Trained tokens*: through policy updates, in thousands. R^2 of five answers a group and some
-dozens of groups holds much noise of its own: a bin of best-of-five has two or three answers.
+dozens of groups holds much noise of its own, and the more of it the fewer answers a filter trains: a bin of
+best-of-five has two or three. *Equal numbers*: on as many answers as best-of-five trains, mean of draws (two of five at
+random are then no other than all).
 """
 _CONDITIONS_HEAD = """
 The same with one thing changed. *tests*: they pay, and no learned reward. *long*: three times the steps. *strong*: the
@@ -49,7 +51,7 @@ def pf_ppo_section(arms: Sequence[Arm]) -> str:
             continue
         methods = CONDITIONS[name].methods
         begun_with = [] if "sft" in methods else [arm for arm in plain if arm["method"] == "sft"]
-        lines += [f"*{name}*:", "", *_methods_table(methods, own, begun_with), ""]
+        lines += [f"*{name}*:", "", *_methods_table(methods, own, begun_with), "", *_r_squared_table(own), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +90,7 @@ def _method_row(method: str, arms: Sequence[Arm]) -> str:
         _against(_CONTROL, method, arms),
         _mean(own, lambda arm: arm["half"]["mean"] if "half" in arm else None, "{:.3f}"),
         _mean(own, lambda arm: arm.get("peak"), "{:.3f}"),
-        _mean(own, lambda arm: arm.get("alarms"), "{:.0f}"),
+        _mean(own, lambda arm: arm.get("alarms"), "{:.1f}"),
         _mean(own, lambda arm: arm["tokens_policy"] / 1e3 if "tokens_policy" in arm else None, "{:.0f}"),
         _mean(own, lambda arm: arm.get("learner_cpu_s"), "{:.0f}"),
         _mean(own, lambda arm: arm["wall_s"], "{:.0f}"),
@@ -115,15 +117,20 @@ def _against(other: str, method: str, arms: Sequence[Arm]) -> str:
 
 
 def difference(before: Arm, after: Arm) -> Estimate:
-    """In pass@1, paired by problem; ``rates`` leaves out the problems that were never solved."""
-    count = max(arm["after"]["num_problems"] for arm in (before, after))
+    """In pass@1, paired by problem; ``rates`` leaves out the problems that were never solved.
+
+    Raises ValueError where one has fewer problems: those of which no verdict was had are no failures.
+    """
+    count, other = (arm["after"]["num_problems"] for arm in (before, after))
+    if count != other:
+        raise ValueError(f"{before['arm']} was judged on {count} problems and {after['arm']} on {other}; run one anew")
     solved = before["rates"].keys() | after["rates"].keys()
     values = [after["rates"].get(problem, 0.0) - before["rates"].get(problem, 0.0) for problem in solved]
     return mean_over_problems([*values, *[0.0] * (count - len(values))])
 
 
 def _r_squared_table(arms: Sequence[Arm]) -> list[str]:
-    """R^2 of each filter along training, mean over the arms with groups of five."""
+    """R^2 of each filter along training, mean over the arms with groups of five; nothing where none is measured."""
     fits = [arm["r_squared"] for arm in arms if arm.get("r_squared")]
     kinds = ("none", "bon", "br", "bw", "random_k")
     lines = [
@@ -134,8 +141,10 @@ def _r_squared_table(arms: Sequence[Arm]) -> list[str]:
         "|---|---|---|---|---|---|---|",
     ]
     for part in ("start", "middle", "end"):
-        for binning in ("equal_mass", "equal_width"):
+        for binning in ("equal_mass", "equal_width", "equal_mass, equal numbers", "equal_width, equal numbers"):
             here = [fit[part][binning] for fit in fits if fit.get(part, {}).get(binning)]
+            if not here and "numbers" in binning:
+                continue  # arms of before there was such a figure
             cells = [f"{mean(one[kind] for one in here):.3f}" if here else "-" for kind in kinds]
             lines.append(f"| {part} | {binning.replace('_', ' ')} | {' | '.join(cells)} |")
     return lines if fits else []

@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks.experiment import RUNS, load_stages, manifests, recipe_file, run_missing, run_recipe, steps_of
 from cluster.run_folder import StageFolder
-from cluster.stages.learned_reward import Judged, fits_of, scores_and_truth
+from cluster.stages.learned_reward import Judged, fits_at_equal_numbers, fits_of, scores_and_truth
 from cluster.stages.watches import surviving_groups
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, RandomK
 from learner.filter_quality import Binning
@@ -244,7 +244,8 @@ def gather(run: Path, method: str, num_steps: int) -> dict[str, Any]:
 
 
 def r_squared_by_part(folder: StageFolder) -> dict[str, dict[str, dict[str, float]]]:
-    """R^2 of each filter over the first, middle and last third of the steps, with both kinds of bins.
+    """R^2 of each filter over the first, middle and last third of the steps, with both kinds of bins; and the same on
+    equal numbers of answers (``.. equal numbers``).
 
     Over the executed answers of whole groups; a part whose groups hold one answer has none.
     """
@@ -252,7 +253,12 @@ def r_squared_by_part(folder: StageFolder) -> dict[str, dict[str, dict[str, floa
     groups = [group for group in judged if len(group.scores) > 1]
     third = len(groups) // 3
     parts = {"start": groups[:third], "middle": groups[third : 2 * third], "end": groups[2 * third :]}
-    return {name: {binning: _fits(part, binning) for binning in _BINNINGS} for name, part in parts.items() if part}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, part in parts.items():
+        if part:
+            found[name] = {binning: _fits(part, binning) for binning in _BINNINGS}
+            found[name] |= {f"{binning}, equal numbers": _fits_at_equal_numbers(part, binning) for binning in _BINNINGS}
+    return found
 
 
 _BINNINGS: tuple[Binning, ...] = ("equal_mass", "equal_width")
@@ -264,6 +270,14 @@ def _fits(groups: list[Judged], binning: Binning) -> dict[str, float]:
     except ValueError:  # too few different scores for a line
         return {}
     return {kind: round(fit.r_squared, 4) for kind, fit in fits.items()}
+
+
+def _fits_at_equal_numbers(groups: list[Judged], binning: Binning) -> dict[str, float]:
+    try:
+        fits = fits_at_equal_numbers(_RULES, groups, binning=binning)
+    except ValueError:
+        return {}
+    return {kind: round(r_squared, 4) for kind, r_squared in fits.items()}
 
 
 def _rates(evaluation: Path) -> dict[str, float]:

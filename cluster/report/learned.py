@@ -27,7 +27,8 @@ def learned_reward(stage: StageFolder) -> list[str]:
 def _filter_choice(record: dict[str, Any]) -> list[str]:
     plots = [
         dots(
-            f"{kind}: real score on learned one, R^2 {fit['r_squared']:.3f}",
+            f"{kind}: real score on learned one, R^2 {fit['r_squared']:.3f}, "
+            f"at equal numbers {fit['r_squared_equal']:.3f}",
             fit["rewards"],
             fit["scores"],
             fit["masses"],

@@ -23,7 +23,7 @@ from cluster.stage_config import FilterChoiceConfig, PPOStage
 from cluster.stages.parting import PartingWatch, Window
 from cluster.stages.rerank import check_reranker
 from learner.filter_config import Filter, name_of
-from learner.filter_quality import Fit, compare_filters
+from learner.filter_quality import Fit, at_equal_numbers, compare_filters
 
 _CHOICE = "filter.json"
 _TERM = "reward_model"
@@ -106,10 +106,19 @@ def fits_of(rules: Sequence[Filter], judged: Sequence[Judged], **bins: Any) -> d
     return compare_filters(rules, pairs, ranked_by=[group.rewards for group in judged], **bins)
 
 
+def fits_at_equal_numbers(rules: Sequence[Filter], judged: Sequence[Judged], **bins: Any) -> dict[str, float]:
+    """As ``fits_of``, with as many answers for each filter (``learner.filter_quality.at_equal_numbers``)."""
+    pairs = [(group.scores, group.passed) for group in judged]
+    return at_equal_numbers(rules, pairs, ranked_by=[group.rewards for group in judged], **bins)
+
+
 def choose_filter(
     folder: StageFolder, choice: FilterChoiceConfig, groups: Sequence[Group]
 ) -> tuple[Filter, dict[str, Any]]:
     """The candidate with the highest R^2 on ``groups``, and the figures; written down, so that a resume keeps it.
+
+    R^2 on equal numbers of answers: by the paper's on all that a filter trains, the one that trains most would win by
+    its number (``learner.filter_quality``). Both are in the figures.
 
     Raises ConfigError if the scores are too alike to be compared.
     """
@@ -122,11 +131,14 @@ def choose_filter(
             "take other problems, or a policy that solves some of them"
         )
     try:
-        fits = fits_of(choice.candidates, judged, num_bins=choice.num_bins, binning=choice.binning)
+        bins = {"num_bins": choice.num_bins, "binning": choice.binning}
+        fits = fits_of(choice.candidates, judged, **bins)
+        fair = fits_at_equal_numbers(choice.candidates, judged, **bins)
     except ValueError as error:
         raise ConfigError(f"choose_filter: {error}; take more prompts, or a reward model whose scores differ") from None
-    best = max(choice.candidates, key=lambda rule: fits[name_of(rule)].r_squared)
-    record = {"chosen": name_of(best), "fits": {name: _written(fit) for name, fit in fits.items()}}
+    best = max(choice.candidates, key=lambda rule: fair[name_of(rule)])
+    written = {name: _written(fit) | {"r_squared_equal": fair[name]} for name, fit in fits.items()}
+    record = {"chosen": name_of(best), "fits": written}
     write_atomically(folder.root / _CHOICE, json.dumps(record, indent=1))
     return best, record
 
@@ -169,7 +181,7 @@ class RewardWatch:
         return self._parting.step([(group.scores, group.passed) for group in now])
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Figures after one more step; none before the window is full."""
+        """Figures after one more step; none before the first window, and no R^2 before a full one."""
         window = self.recall([group.entries for group in groups])
         if window is None:
             return {}
@@ -182,8 +194,12 @@ class RewardWatch:
             figures["reward_model/correlation_with_tests"] = window.correlation
         seen = [group for step in self._steps for group in step]
         bins = {"num_bins": self._choice.num_bins, "binning": self._choice.binning}
-        for rule in self._choice.candidates:
+        rules = self._choice.candidates if len(self._steps) == self._steps.maxlen else ()
+        for rule in rules:
             with contextlib.suppress(ValueError):  # too few different scores for a line, or no group of several
                 fit = fits_of([rule], seen, **bins)[name_of(rule)]
                 figures[f"reward_model/r_squared_{name_of(rule)}"] = fit.r_squared
+        with contextlib.suppress(ValueError):
+            for name, value in fits_at_equal_numbers(rules, seen, **bins).items() if rules else ():
+                figures[f"reward_model/r_squared_equal_{name}"] = value
         return figures

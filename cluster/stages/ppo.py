@@ -149,7 +149,11 @@ async def _with_chosen_filter(
         entries = [entry for group in groups for entry in group.entries]
         write_journal(folder.trajectories / "filter_choice", WeightsVersion(lineage, 0), entries)
         rule, record = choose_filter(folder, choice, groups)
-        figures = {f"reward_model/r_squared_{of}": fit["r_squared"] for of, fit in record["fits"].items()}
+        figures = {
+            f"reward_model/{kind}_{of}": fit[kind]
+            for of, fit in record["fits"].items()
+            for kind in ("r_squared", "r_squared_equal")
+        }
         context.metrics.log(name, 0, figures)
         chosen = record["chosen"]
         context.panel.say(f"{stage.name}: filter {chosen} has the highest R^2 of {', '.join(record['fits'])}")

@@ -28,7 +28,7 @@ class ProcessWatch:
         self._parting = PartingWatch(window)
 
     def step(self, groups: Sequence[Group]) -> dict[str, float]:
-        """Figures of one step under the names of docs/metrics.md; those of the window only when it is full."""
+        """Figures of one step under the names of docs/metrics.md; those of the window from the third on."""
         judged = self._judged([group.entries for group in groups])
         scores = np.concatenate([np.zeros(0), *(group[0] for group in judged)])
         figures = shape_figures([shape_of(g.problem, e.program) for g in groups for e in g.entries if e.program])

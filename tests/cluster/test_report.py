@@ -63,7 +63,13 @@ def test_the_page_shows_programs_and_what_became_of_them_with_hostile_text_as_te
 
 
 def test_the_page_shows_how_the_filter_was_chosen_and_how_certain_a_reward_model_may_be(run: RunFolder) -> None:
-    fit = {"r_squared": 0.913, "rewards": [0.0, 1.0], "scores": [0.1, 0.8], "masses": [0.5, 0.5]}
+    fit = {
+        "r_squared": 0.913,
+        "r_squared_equal": 0.4,
+        "rewards": [0.0, 1.0],
+        "scores": [0.1, 0.8],
+        "masses": [0.5, 0.5],
+    }
     (run.stage("ppo").root / "filter.json").write_text(json.dumps({"chosen": "bw", "fits": {"bw": fit}}))
     names = ("accuracy", "accuracy_longer", "accuracy_shorter")
     figures = {f"reward_model/held_out_{name}": 0.75 for name in names}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from learner.filter_config import BestOfN, BestRandom, BestWorst, KeepAll, PowerK, RandomK, Threshold
-from learner.filter_quality import compare_filters, inclusion_probabilities, r_squared
+from learner.filter_quality import at_equal_numbers, compare_filters, inclusion_probabilities, r_squared
 
 ALL = [KeepAll(), BestOfN(), BestRandom(), BestWorst()]
 
@@ -91,6 +91,27 @@ def test_with_noise_in_the_middle_the_paper_s_order_appears():
         for better, worse in itertools.pairwise(order):
             gains = np.array([found[better] - found[worse] for found in fits[binning]])
             assert gains.mean() > 2 * gains.std(ddof=1) / np.sqrt(len(gains)), (binning, better, worse, gains)
+
+
+def test_at_equal_numbers_no_filter_gains_by_what_it_trains_more() -> None:
+    """A pass is a little likelier at a higher reward. R^2 of all five answers of a prompt is above that of any one of
+    them, by numbers alone; on as many answers it is what one of five at random has."""
+    rng = np.random.default_rng(0)
+    all_five, as_many, one_of_five = [], [], []
+    for _ in range(40):
+        rewards = rng.uniform(-1, 1, (60, 5))
+        passed = (rng.random(rewards.shape) < 0.3 + 0.2 * rewards).astype(np.float64)
+        groups = list(zip(rewards, passed, strict=True))
+        fits = compare_filters([KeepAll(), BestOfN()], groups)
+        equal = at_equal_numbers([KeepAll(), BestOfN()], groups)
+        assert equal["bon"] == pytest.approx(fits["bon"].r_squared)  # of the smallest nothing is left out
+        all_five.append(fits["none"].r_squared)
+        as_many.append(equal["none"])
+        drawn = np.arange(60), rng.integers(0, 5, 60)
+        one_of_five.append(r_squared(rewards[drawn], passed[drawn], np.ones(60)).r_squared)
+    error = np.std(one_of_five) / np.sqrt(40)
+    assert np.mean(all_five) - np.mean(as_many) > 4 * error
+    assert np.mean(as_many) == pytest.approx(np.mean(one_of_five), abs=3 * error)
 
 
 def test_scores_that_do_not_vary_are_not_explained():
