@@ -6,7 +6,8 @@
 
 The bytes that a message speaks of may run over several lines (a method whose last ``return`` is missing: the whole of
 its body); then only the byte that it points to counts. A message without a place (a line alone, from Python's
-compiler): the lexeme that begins there. At the program's end, or beyond it, the last token is blamed, which ended it.
+compiler): the lexeme that begins there. At the program's end, or beyond it, the token that ended it is blamed: the
+first of what closes its code block, or the completion's last.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from sandbox.verdict import Diagnostic
 def blamed_tokens(one: Diagnostic, language: str, program: bytes, byte_map: ByteMap) -> range | None:
     """Tokens of the completion that a message points to; None where it points to none of them.
 
-    None stands for: outside the program, in what the prompt or the harness wrote, or at the program's end.
+    None stands for: outside the program, in what the prompt or the harness wrote, or at the completion's end.
     """
     if is_at_end(one, program, byte_map):
-        return None
+        return _behind(byte_map)
     place = _place(one, language, program, byte_map)
     if place is None:
         return None
@@ -33,9 +34,18 @@ def blamed_tokens(one: Diagnostic, language: str, program: bytes, byte_map: Byte
 
 
 def is_at_end(one: Diagnostic, program: bytes, byte_map: ByteMap) -> bool:
-    """Whether a message is about where the program stops: its place is the completion's last token by right."""
+    """Whether a message is about where the program stops."""
     position = _position(one, byte_map)
     return position is not None and not program[position:].strip()
+
+
+def _behind(byte_map: ByteMap) -> range | None:
+    """The token that wrote the first byte behind the program; None where the completion ends there."""
+    if not byte_map.segments:
+        return None
+    last = byte_map.segments[-1]
+    token = byte_map.token_of_byte(last.completion_start + last.length)
+    return None if token is None else range(token, token + 1)
 
 
 def _place(one: Diagnostic, language: str, program: bytes, byte_map: ByteMap) -> tuple[int, int] | None:

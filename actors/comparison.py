@@ -132,7 +132,9 @@ class ComparingTerm:
         if isinstance(compared, TooLong):
             # Where the reference fits, it is the answer's own length that would save it from being compared.
             with_itself = await self.compare(problem.prompt, other, other)
-            is_own_fault = not isinstance(with_itself, TooLong | Failed)
+            if isinstance(with_itself, Failed):
+                return with_itself
+            is_own_fault = not isinstance(with_itself, TooLong)
             return (RewardEvent(f"{self.name}.{TOO_LONG}", -self.config.weight if is_own_fault else 0.0),)
         return (RewardEvent(f"{self.name}.{COMPARED}", self.config.weight * compared),)
 

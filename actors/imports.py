@@ -6,6 +6,9 @@ A prompt that ends inside a class leaves no place for an import, and many data s
 from __future__ import annotations
 
 import ast
+import functools
+import importlib
+import importlib.util
 import re
 import sys
 import typing
@@ -23,6 +26,8 @@ _PACKAGES = (
 )  # fmt: skip
 JAVA_IMPORTS = "".join(f"import {package}.*; " for package in _PACKAGES).encode()
 _LINE_END = re.compile(rb"\r\n?|\n")
+_MEMBER = re.compile(rb"\s*\.\s*([A-Za-z_]\w*)")
+_NOT_TO_BE_IMPORTED = frozenset({"antigravity", "idlelib", "lib2to3", "this", "turtle", "turtledemo"})
 _UNDEFINED = re.compile(r"undefined name '(.+)'")
 
 
@@ -57,7 +62,8 @@ def without_imports(one: Diagnostic, source: bytes) -> Diagnostic:
 def is_supplied_python(one: Diagnostic, problem: Problem, source: bytes) -> bool:
     """Whether a message of pyflakes about ``source`` is about a name that the harness provides, or an import would.
 
-    An import would provide a module only where something of it is meant: ``math.pi``, but no variable named ``string``.
+    An import would provide a module only where something is meant that it has: ``math.pi``, but no variable named
+    ``string``, and no ``queue.append``.
     """
     name = _UNDEFINED.search(one.message)
     if name is None:
@@ -66,7 +72,21 @@ def is_supplied_python(one: Diagnostic, problem: Problem, source: bytes) -> bool
         return True
     line = _LINE_END.split(source)[one.line - 1] if one.line else b""
     behind = line[one.column - 1 + len(name[1].encode()) :]
-    return name[1] in sys.stdlib_module_names and behind.lstrip().startswith(b".")
+    member = _MEMBER.match(behind)
+    return member is not None and _has(name[1], member[1].decode())
+
+
+@functools.cache
+def _has(module: str, name: str) -> bool:
+    """Whether a module of the standard library has such a member or module in it."""
+    if module not in sys.stdlib_module_names or module in _NOT_TO_BE_IMPORTED:
+        return False
+    try:
+        return (
+            hasattr(importlib.import_module(module), name) or importlib.util.find_spec(f"{module}.{name}") is not None
+        )
+    except ImportError:
+        return False
 
 
 def _set_up(problem: Problem) -> set[str]:

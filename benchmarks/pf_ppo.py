@@ -249,7 +249,7 @@ def r_squared_by_part(folder: StageFolder) -> dict[str, dict[str, dict[str, floa
 
     Over the executed answers of whole groups; a part whose groups hold one answer has none.
     """
-    judged = [group for offered in surviving_groups(folder) for group in scores_and_truth(offered)]
+    judged = [group for _, offered in surviving_groups(folder) for group in scores_and_truth(offered)]
     groups = [group for group in judged if len(group.scores) > 1]
     third = len(groups) // 3
     parts = {"start": groups[:third], "middle": groups[third : 2 * third], "end": groups[2 * third :]}

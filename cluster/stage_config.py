@@ -241,11 +241,19 @@ class PPOStage(StageBase):
                 "than a program that does not compile: name length_cut too"
             )
         refused = [term.value for term in self.rewards if isinstance(term, CompilerTermConfig)]
-        cut = [term.value for term in self.rewards if isinstance(term, LengthCutConfig)]
-        if refused and sum(cut) > sum(refused):
+        compared = compared_by(self)
+        poorest = -sum(term.weight for term in compared)
+        if refused and any(term.compiling_only for term in compared) and sum(refused) > poorest:
             raise ValueError(
-                f"rewards: a completion that the token limit cut earns {sum(cut):g} and a program that does not "
-                f"compile {sum(refused):g}: lower length_cut.value to that"
+                f"rewards: a program that compiles and compares poorly earns {poorest:g} and one that does not compile "
+                f"{sum(refused):g}: lower compiler.value to that, or the comparison's weight"
+            )
+        cut = sum(term.value for term in self.rewards if isinstance(term, LengthCutConfig))
+        worst = sum(refused) if refused else poorest
+        if (refused or compared) and cut > worst:
+            raise ValueError(
+                f"rewards: a completion that the token limit cut earns {cut:g} and a program that "
+                f"{'does not compile' if refused else 'compares poorly'} {worst:g}: lower length_cut.value to that"
             )
         return self
 
@@ -257,6 +265,16 @@ class PPOStage(StageBase):
                 f"rewards: {spared[0]} compares what compiles, so that a program that does not would earn more than a "
                 "poor one: name compiler too, or set compiling_only: false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_discriminator_learns_from_what_compiles(self) -> Self:
+        for term in compared_by(self):
+            if isinstance(term, ComparisonTermConfig) and term.refresh_every_steps and not term.compiling_only:
+                raise ValueError(
+                    "rewards: comparison.refresh_every_steps learns from what was compared, and compiling_only: false "
+                    "compares programs that do not compile; a discriminator learns from pairs that do"
+                )
         return self
 
     @model_validator(mode="after")

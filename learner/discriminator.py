@@ -115,7 +115,10 @@ class Reader:
 def scores_of_texts(
     model: ScalarHeadModel, reader: Reader, texts: Sequence[tuple[str, str]], row_tokens: int, ranks: Ranks = SINGLE
 ) -> Array:
-    """[M] s(x, y) of each (prompt, answer); NaN where it is too long to be read."""
+    """[M] s(x, y) of each (prompt, answer); NaN where it is too long to be read.
+
+    Raises FloatingPointError if the model's own score is no number.
+    """
     read: list[list[TokenSequence]] = []
     for index, (prompt, answer) in enumerate(texts):
         try:
@@ -123,6 +126,10 @@ def scores_of_texts(
         except TooLongError:
             read.append([])
     flat = scores_of(model, [window for windows in read for window in windows], row_tokens, ranks)
+    if not np.isfinite(flat).all():
+        raise FloatingPointError(
+            f"the model scores {int((~np.isfinite(flat)).sum())} of {len(flat)} windows as no number"
+        )
     ends = np.cumsum([len(windows) for windows in read])
     parts = np.split(flat, ends[:-1]) if len(read) else []
     return np.array([part.mean() if len(part) else np.nan for part in parts])

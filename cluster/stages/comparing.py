@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from actors.checking import reference_code
@@ -36,7 +36,8 @@ class Comparisons:
         self._context = context
         self._stage = stage
         self._folder = folder.root / "discriminators"
-        self._fresh: list[ComparisonPair] = []
+        self._fresh: dict[tuple[str, str], ComparisonPair] = {}  # equal programs to a problem once
+        self._refreshed = 0  # the step of the last refresh
         self._comparers: ComparerPool | None = None
         self._judges: JudgePool | None = None
         self._term: ComparisonTermConfig | None = None
@@ -64,7 +65,7 @@ class Comparisons:
 
     def rewind(self, step: int) -> None:
         """Back to the discriminator as it was after policy step ``step``: what was made later is forgotten."""
-        self._fresh = []
+        self._fresh = {}
         if self._comparers is None or self._term is None:
             return
         for path in self._folder.glob("step-*"):
@@ -72,7 +73,21 @@ class Comparisons:
                 shutil.rmtree(path)
         made = sorted(self._folder.glob("step-*"))
         self._model = made[-1] if made else self._context.model_path(self._term.model)
+        self._refreshed = int(made[-1].name.removeprefix("step-")) if made else 0
         self._comparers.change_model(self._model)
+
+    async def recall(
+        self, steps: Iterable[tuple[int, Sequence[Sequence[JournalEntry]]]], problems: Mapping[str, Problem]
+    ) -> None:
+        """After ``rewind``: what the steps since the last refresh have shown, and a refresh that a stop prevented.
+
+        ``steps``: those that the weights came of, with their groups' answers (``surviving_groups``).
+        """
+        if self._term is None or not self._term.refresh_every_steps:
+            return
+        for step, groups in steps:
+            if step > self._refreshed:
+                await self._learn(step, [(problems[group[0].trajectory.id.problem_id], group) for group in groups])
 
     async def stop(self) -> None:
         for pool in (self._comparers, self._judges):
@@ -93,19 +108,24 @@ class Comparisons:
         """After policy step ``step``: perhaps a refresh on the programs since the last one. Returns its figures."""
         if self._term is None or not self._term.refresh_every_steps:
             return {}
-        for group in groups:
-            self._fresh += fresh_pairs(group.problem, group.entries)
+        return await self._learn(step, [(group.problem, group.entries) for group in groups])
+
+    async def _learn(self, step: int, groups: Sequence[tuple[Problem, Sequence[JournalEntry]]]) -> dict[str, float]:
+        assert self._term is not None
+        assert self._comparers is not None
+        for problem, entries in groups:
+            for pair in fresh_pairs(problem, entries):
+                self._fresh.setdefault((pair.problem_id, pair.generated), pair)
         if step % self._term.refresh_every_steps:
             return {}
-        pairs, self._fresh = self._fresh, []
+        pairs = list(self._fresh.values())
         held_out = [pair for pair in pairs if is_held_out(pair.problem_id, _HELD_OUT_SHARE, self._config.seed)]
         train = [pair for pair in pairs if not is_held_out(pair.problem_id, _HELD_OUT_SHARE, self._config.seed)]
-        if not train or not held_out:
+        if not train or not held_out:  # they wait for more
             return {}
         output = self._folder / f"step-{step:06d}"
         done = await self._refresh(train, held_out, output)
-        self._model = output
-        assert self._comparers is not None
+        self._model, self._refreshed, self._fresh = output, step, {}
         self._comparers.change_model(output)
         return {"comparison/refresh_accuracy": done.held_out.accuracy, "comparison/refresh_loss": done.held_out.loss}
 

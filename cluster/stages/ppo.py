@@ -37,7 +37,7 @@ from cluster.stages.comparing import Comparisons
 from cluster.stages.figures import rollout_figures, shares_of, shown
 from cluster.stages.learned_reward import LearnedReward, choose_filter, chosen_filter
 from cluster.stages.rerank import check_reranker
-from cluster.stages.watches import look_back, watches_of
+from cluster.stages.watches import look_back, surviving_groups, watches_of
 from cluster.stream import Draw, Stream, stream_of
 from cluster.trainer import TRAINER, TrainerGroup
 from learner.trajectory import Trajectory
@@ -264,6 +264,8 @@ class _Job:
         else:
             version = WeightsVersion(self.lineage, parent.step)
             await asyncio.to_thread(look_back, self.folder, self.watches)
+            problems = {problem.id: problem for problem in self.stream.problems}
+            await self.comparisons.recall(surviving_groups(self.folder), problems)
             await self._push(version)
             self.context.panel.say(f"{self.stage.name}: goes on from {parent}")
         self.context.panel.begin(self.stage.name, self.stage.learner.num_steps, version.step)

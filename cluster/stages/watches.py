@@ -26,13 +26,13 @@ def watches_of(stage: PPOStage) -> tuple[RewardWatch | ProcessWatch, ...]:
 
 def look_back(folder: StageFolder, watches: Sequence[RewardWatch | ProcessWatch]) -> None:
     """Tells watches that are new what those before them had seen of the surviving steps, from the journals."""
-    for groups in surviving_groups(folder) if watches else ():
+    for _, groups in surviving_groups(folder) if watches else ():
         for watch in watches:
             watch.recall(groups)
 
 
-def surviving_groups(folder: StageFolder) -> Iterator[list[list[JournalEntry]]]:
-    """For each step that the last weights came of: the groups that it was offered, without those that were replaced.
+def surviving_groups(folder: StageFolder) -> Iterator[tuple[int, list[list[JournalEntry]]]]:
+    """Each step that the last weights came of, with the groups that it was offered, without those that were replaced.
 
     A step whose journal somebody has taken away is passed over.
     """
@@ -43,4 +43,4 @@ def surviving_groups(folder: StageFolder) -> Iterator[list[list[JournalEntry]]]:
             if entry.trajectory.drop_reason != "replaced":
                 offered.setdefault(entry.trajectory.group, []).append(entry)
         if offered:
-            yield list(offered.values())
+            yield step.version.step, list(offered.values())

@@ -15,10 +15,11 @@ import os
 import re
 import struct
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from pyflakes import messages
-from pyflakes.checker import Checker
+from pyflakes.checker import Assignment, Checker
 
 ERRORS = frozenset({
     "BreakOutsideLoop", "ContinueOutsideLoop", "DefaultExceptNotLast", "DuplicateArgument",
@@ -46,13 +47,36 @@ _LENGTH = struct.Struct("!I")
 _LINE_END = re.compile(r"\r\n?|\n")
 _TOO_MUCH = (RecursionError, MemoryError, OverflowError)
 
+_SCOPES = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
+
 Found = tuple[str, str, int, int]
 """(kind, message, line, column in bytes), both from 1; 0 where there is none."""
 
 
 class _Checker(Checker):
     """A name that is not there is none: pyflakes forgives it where a star import may have brought it, or where a
-    handler for NameError, or for all, stands around it."""
+    handler for NameError, or for all, stands around it, or where any ``global`` names it."""
+
+    def __init__(self, tree: ast.Module, filename: str) -> None:
+        self._global_names = bound_globally(tree)
+        super().__init__(tree, filename=filename)
+
+    def GLOBAL(self, node: ast.Global) -> None:  # noqa: N802 (pyflakes' own)  # pyright: ignore
+        names = [name for name in node.names if name in self._global_names]
+        if names:
+            super().GLOBAL(ast.copy_location(ast.Global(names), node))
+
+    def NONLOCAL(self, node: ast.Nonlocal) -> None:  # noqa: N802 (pyflakes' own)  # pyright: ignore
+        """Python's own compiler has found the names in a function around."""
+        scope: Any = self.scope
+        for name in node.names:
+            value = Assignment(name, node)
+            value.used = (self.scopeStack[0], node)
+            scope[name] = value
+            scope.indirect_assignments[name] = node
 
     @property
     def exceptHandlers(self) -> Any:  # noqa: N802 (pyflakes' own)
@@ -70,6 +94,45 @@ class _Checker(Checker):
         super().report(kind, *arguments)
 
 
+def bound_globally(tree: ast.Module) -> set[str]:
+    """Names that a module binds: in its own code, or in functions that declare them ``global``."""
+    found: set[str] = set()
+    scopes: list[ast.AST] = [tree]
+    for scope in scopes:  # grows
+        nodes = list(_nodes_of(scope))
+        scopes += [node for node in nodes if isinstance(node, _SCOPES)]
+        declared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
+        bound = {name for node in nodes for name in _bound_by(node)}
+        found |= bound if scope is tree else bound & declared
+    return found
+
+
+def _nodes_of(scope: ast.AST) -> Iterator[ast.AST]:
+    """All that stands in a scope, and of the scopes within it the heads alone."""
+    waiting = list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, _SCOPES):
+            waiting += ast.iter_child_nodes(node)
+
+
+def _bound_by(node: ast.AST) -> list[str]:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.alias():
+            return [(node.asname or node.name).partition(".")[0]]
+        case ast.Name(ctx=ast.Store()):
+            return [node.id]
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            return [name]
+        case ast.MatchMapping(rest=str(name)):
+            return [name]
+        case _:
+            return []
+
+
 @functools.cache
 def _exported(module: str) -> frozenset[str]:
     if module not in STARRED:
@@ -82,6 +145,7 @@ def check(source: bytes) -> list[Found]:
     """What is wrong with a program, in the order of its lines; empty for one that is sound."""
     try:
         tree = compile(source, _FILE, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+        assert isinstance(tree, ast.Module)
         compile(source, _FILE, "exec", dont_inherit=True)  # what the tree alone does not show, as a lone return
         told: list[Any] = _Checker(tree, filename=_FILE).messages
     except SyntaxError as error:

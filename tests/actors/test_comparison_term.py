@@ -97,6 +97,14 @@ def test_who_writes_too_much_to_be_compared_is_paid_as_the_worst_unless_the_refe
     assert events(Asked(TooLong()), "    return a + a\n", weight=0.5) == (RewardEvent("comparison.too_long", 0.0),)
 
 
+def test_a_fault_of_ours_while_the_reference_is_measured_is_no_reward_either():
+    class Dies(Asked):
+        async def compare(self, _prompt, first, second):
+            return TooLong() if first != second else Failed("comparer-0 died")
+
+    assert events(Dies(), "    return a + a\n") == Failed("comparer-0 died")
+
+
 def test_both_terms_share_the_compilers_rules_and_never_both_pay():
     asked = Asked(0.5)
     terms = build_terms(

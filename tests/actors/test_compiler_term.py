@@ -292,6 +292,15 @@ def test_a_program_that_stops_too_early_is_the_last_tokens_fault(compilers):
     assert "compiler.outside" not in names(events)
 
 
+def test_a_block_that_is_closed_too_early_is_the_fault_of_what_closed_it(compilers):
+    """And not of the prose behind it, nor of the end of the sequence."""
+    of = problem(style=CompletionStyle.PROGRAM)
+    pieces = [b"```java\n", b"class A { int f(int a) { return a; }", b"\n", b"```", b"\nIt adds.", b" Does it not?"]
+    events = scored(compilers, of, pieces)
+    assert blamed(events) == [(3, -1.0)]
+    assert "compiler.outside" not in names(events)
+
+
 def test_the_block_that_is_taken_and_how_many_there_are(compilers):
     of = problem(style=CompletionStyle.PROGRAM)
     good = b"```java\nclass A { int f(int a) { return a + 1; } }\n```\n"
@@ -363,11 +372,13 @@ def test_python_columns_count_bytes_behind_characters_of_several(compilers):
 
 
 def test_a_name_that_only_happens_to_be_a_module_s_is_not_forgiven(compilers):
-    for name in ("string", "array", "copy"):
-        of = problem("python")
+    of = problem("python")
+    for name, member in (("string", "capwords"), ("array", "array"), ("copy", "copy")):
         assert "compiler.unresolved_symbol" in names(scored(compilers, of, [f"    return {name} + a\n".encode()]))
-        used = scored(compilers, of, [f"    return len({name} .of(a))\n".encode()])
+        used = scored(compilers, of, [f"    return len({name} .{member}(a))\n".encode()])
         assert names(used) == {"compiler.compiles", "compiler.imports_supplied"}
+        not_there = scored(compilers, of, [f"    return len({name}.append(a))\n".encode()])
+        assert "compiler.unresolved_symbol" in names(not_there)
 
 
 def test_python_names_that_the_harness_or_an_import_gives_are_forgiven(compilers):

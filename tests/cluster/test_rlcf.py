@@ -1,5 +1,6 @@
 """RLCF in stages: its settings, the pairs of a discriminator, and the measures of an evaluation."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,13 +29,20 @@ HEAD = "class S { static int f(int a) {\n"
 PROBLEM = Problem("p", "java", HEAD, CompletionStyle.CONTINUE, {}, reference_completions=("return a + a; } }",))
 
 
-def entry(own: str, *terms: tuple[str, float], outcome: str = "", sample: int = 0, error: str = "") -> JournalEntry:
+def entry(
+    own: str,
+    *terms: tuple[str, float],
+    outcome: str = "",
+    sample: int = 0,
+    error: str = "",
+    problem: str = "p",
+) -> JournalEntry:
     turn = Turn(
         np.array([1], np.int32), np.array([2], np.int32), np.ones(1, np.bool_), np.full(1, -0.5, np.float32),
         (VersionSpan(WeightsVersion(0, 0), 0, 1),), FinishReason.STOP,
     )  # fmt: skip
     events = tuple(RewardEvent(*term) for term in terms)
-    trajectory = Trajectory(TrajectoryId("r", "s", 0, "p", sample), 0, (turn,), events)
+    trajectory = Trajectory(TrajectoryId("r", "s", 0, problem, sample), 0, (turn,), events)
     return JournalEntry(trajectory, (HEAD + own).encode(), outcome, compile_error=error)
 
 
@@ -68,6 +76,23 @@ def test_no_way_out_of_being_compared_pays_more_than_a_program_that_does_not_com
     with pytest.raises(ValueError, match=r"comparison compares what compiles, .*: name compiler too, or set"):
         recipe(rewards=[comparison, CUT])
     assert recipe(rewards=[comparison | {"compiling_only": False}, CUT])
+    judge = {"kind": "judge", "model": "some/model"}
+    poorly = r"compares poorly earns -2 and one that does not compile -1: lower compiler\.value"
+    for others in ([comparison, judge], [comparison | {"weight": 2.0}]):
+        with pytest.raises(ValueError, match=poorly):
+            recipe(rewards=[compiler, *others, CUT])
+    lower = compiler | {"value": -2.0}
+    assert recipe(rewards=[lower, comparison, judge, CUT | {"value": -2.0}])
+    with pytest.raises(ValueError, match=r"cut earns -1 and a program that does not compile -2"):
+        recipe(rewards=[lower, comparison, judge, CUT])
+    with pytest.raises(ValueError, match=r"cut earns -0.2 and a program that compares poorly -1"):
+        recipe(rewards=[comparison | {"compiling_only": False}, {"kind": "length_cut"}])
+
+
+def test_a_discriminator_is_not_refreshed_on_programs_that_do_not_compile():
+    every = {"kind": "comparison", "model": "stage:d", "compiling_only": False, "refresh_every_steps": 5}
+    with pytest.raises(ValueError, match=r"comparison\.refresh_every_steps learns from what was compared"):
+        recipe(rewards=[{"kind": "compiler"}, every, CUT])
 
 
 @pytest.mark.parametrize("name", ["rlcf.yaml", "rlcf_sft.yaml", "rlcf_codegen_350m.yaml"])
@@ -171,6 +196,68 @@ async def test_a_stages_comparisons_go_back_with_its_checkpoint(tmp_path, monkey
     assert sorted(path.name for path in (folder / "discriminators").iterdir()) == ["step-000005", "step-000010"]
     made.rewind(0)
     assert made._comparers._model == tmp_path / "stage:d"
+
+
+async def test_a_refresh_learns_the_same_whether_or_not_the_stage_was_stopped_in_between(tmp_path, monkeypatch):
+    """Every three steps. One run goes through; one is stopped after step 5, and one in the refresh of step 3."""
+    from cluster.stages import comparing
+    from learner.scalar_config import DiscriminatorConfig
+
+    monkeypatch.setattr(comparing, "read_config", lambda _: DiscriminatorConfig())
+    rewards = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d", "refresh_every_steps": 3}]
+    config = recipe(rewards=[*rewards, CUT])
+    context = SimpleNamespace(config=config, model_path=lambda reference: tmp_path / reference, report=unheard)
+    compared = ("comparison.compared", -0.5)
+    problems = [replace(PROBLEM, id=f"p{number}") for number in range(40)]
+
+    def step_of(number):
+        """One answer to each problem, the same in each step for the first of them."""
+        return [
+            Group(at, one, (entry(f"return {number if at else 0}; }} }}", compared, problem=one.id),))
+            for at, one in enumerate(problems)
+        ]
+
+    def comparisons(name):
+        learned = []
+        made = comparing.Comparisons(context, config.stages[2], SimpleNamespace(root=tmp_path / name))
+
+        async def refresh(train, held_out, output):
+            output.mkdir(parents=True)
+            learned.append((output.name, [(p.problem_id, p.generated) for p in train], len(held_out)))
+            return SimpleNamespace(held_out=SimpleNamespace(accuracy=0.9, loss=0.1))
+
+        made._refresh = refresh
+        made.rewind(0)
+        return made, learned
+
+    def journal(last):
+        return [(number, [group.entries for group in step_of(number)]) for number in range(1, last + 1)]
+
+    by_id = {one.id: one for one in problems}
+    through, expected = comparisons("through")
+    for number in range(1, 7):
+        await through.step(number, step_of(number))
+    assert [name for name, *_ in expected] == ["step-000003", "step-000006"]
+    assert {pair for pair in expected[1][1] if pair[0] == "p0"} <= {("p0", "return 0; } }\n")}
+    assert all(0 < held_out < 40 * 3 for *_, held_out in expected)
+
+    stopped, learned = comparisons("stopped")
+    for number in range(1, 6):
+        await stopped.step(number, step_of(number))
+    stopped.rewind(5)
+    await stopped.recall(journal(5), by_id)
+    await stopped.step(6, step_of(6))
+    assert learned == expected
+
+    prevented, learned = comparisons("prevented")
+    for number in (1, 2):
+        await prevented.step(number, step_of(number))
+    prevented.rewind(3)  # a checkpoint of step 3, whose refresh was not made
+    await prevented.recall(journal(3), by_id)
+    assert prevented._model.name == "step-000003"
+    for number in (4, 5, 6):
+        await prevented.step(number, step_of(number))
+    assert learned == expected
 
 
 def test_an_evaluation_of_its_own_has_room_for_prompt_and_answer_and_the_languages_asked_for(tmp_path):

@@ -64,6 +64,13 @@ def test_python_is_checked_for_names_too_and_not_run(compilers: BlockingExecutor
         ("def f(a):\n    try:\n        return fnord(a)\n    except NameError:\n        return 1\n", ["fnord"]),
         ("def f(a):\n    try:\n        return fnord(a)\n    except:\n        return 1\n", ["fnord"]),
         ("def f(a):\n    try:\n        return int(a)\n    except ValueError:\n        return 1\n", []),
+        ("def f(a):\n    global fnord\n    return fnord(a)\n", ["fnord"]),
+        ("def g():\n    fnord = 1\n    return fnord\ndef f(a):\n    global fnord\n    return fnord + a\n", ["fnord"]),
+        ("def g(b):\n    return fnord\ndef f(a):\n    global fnord\n    return a\n", ["fnord"]),
+        ("x = [fnord for fnord in ()]\ndef f(a):\n    global fnord\n    return fnord\n", ["fnord"]),
+        ("count = 0\ndef f(a):\n    global count\n    count += a\n    return count\n", []),
+        ("def g():\n    global memo\n    memo = {}\ndef f(a):\n    g()\n    return memo\n", []),
+        ("def f(a):\n    b = 1\n    def g():\n        nonlocal b\n        b += a\n    g()\n    return b\n", []),
     ],
 )
 def test_a_name_that_is_not_there_cannot_be_talked_away(source: str, undefined: list[str]) -> None:
