@@ -18,7 +18,7 @@ from problems.problem import CompletionStyle
 from sandbox.diagnosis import ErrorClass
 
 _TERM = "compiler"
-OUTSIDE, NO_BLOCK, SEVERAL_BLOCKS = "outside", "no_block", "several_blocks"
+OUTSIDE, NO_BLOCK, SEVERAL_BLOCKS, FOREIGN_BLOCK = "outside", "no_block", "several_blocks", "foreign_block"
 
 
 class CompilerTermConfig(TermSettings):
@@ -106,7 +106,8 @@ def _of_extraction(attempt: Attempt) -> list[str]:
         return []
     if not attempt.extraction.num_blocks:
         return [NO_BLOCK]
-    return [SEVERAL_BLOCKS] if attempt.extraction.num_blocks > 1 else []
+    several = [SEVERAL_BLOCKS] if attempt.extraction.num_blocks > 1 else []
+    return several + ([FOREIGN_BLOCK] if attempt.extraction.rule == "foreign-block" else [])
 
 
 def _named(what: str) -> str:

@@ -306,6 +306,8 @@ def test_the_block_that_is_taken_and_how_many_there_are(compilers):
     good = b"```java\nclass A { int f(int a) { return a + 1; } }\n```\n"
     several = scored(compilers, of, [b"```java\nclass A {\n```\n", b"or:\n", good])
     assert names(several) == {"compiler.compiles", "compiler.several_blocks"}
+    foreign = scored(compilers, of, [good.replace(b"```java", b"```python")])
+    assert names(foreign) == {"compiler.compiles", "compiler.foreign_block"}
     missing = scored(compilers, of, [b"It is easy: add one.\n"])
     assert {"compiler.syntax", "compiler.no_block"} <= names(missing)
 

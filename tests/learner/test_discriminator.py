@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, RobertaConfig, RobertaModel
 
+from learner.comparison_loss import comparison_losses
 from learner.discriminator import (
     ComparisonPair,
     Reader,
@@ -139,6 +140,32 @@ def test_the_reference_stands_first_in_about_half_of_the_pairs_by_name_and_seed(
     assert 0.46 < sum(first) / 2000 < 0.54
     assert first == [shows_reference_first(pair, 0) for pair in pairs]
     assert first != [shows_reference_first(pair, 1) for pair in pairs]
+
+
+def test_training_shows_each_pair_in_the_order_that_was_drawn_for_it(monkeypatch):
+    """Seen where the loss is taken, at a rate of nothing: the first score is the drawn program's."""
+    config = DiscriminatorConfig(
+        max_tokens=32, row_tokens=64, epochs=1, batch_examples=4,
+        optimizer=OptimizerConfig(learning_rate=1e-12, weight_decay=0.0, warmup_steps=0),
+    )  # fmt: skip
+    model, reader = linear(config), Reader(Characters(), config)
+    pairs = [ComparisonPair("p", f"n{index}", "ab", chr(65 + index), chr(97 + index)) for index in range(20)]
+    texts = [(pair.prompt, text) for pair in pairs for text in (pair.generated, pair.reference)]
+    scores = scores_of_texts(model, reader, texts, 64).reshape(-1, 2).astype(np.float32)
+    expected = {
+        (reference, generated, 1.0) if shows_reference_first(pair, config.seed) else (generated, reference, -1.0)
+        for pair, (generated, reference) in zip(pairs, scores.tolist(), strict=True)
+    }
+    seen: set[tuple[float, float, float]] = set()
+
+    def losses(kind, *, first_scores, second_scores, targets):
+        seen.update(zip(first_scores.tolist(), second_scores.tolist(), targets.tolist(), strict=True))
+        return comparison_losses(kind, first_scores=first_scores, second_scores=second_scores, targets=targets)
+
+    monkeypatch.setattr("learner.discriminator.comparison_losses", losses)
+    train_discriminator(model, reader, config, pairs)
+    assert {target for *_, target in seen} == {1.0, -1.0}
+    assert sorted(seen) == [pytest.approx(one, abs=1e-5) for one in sorted(expected)]
 
 
 def test_figures_by_hand():
