@@ -238,8 +238,9 @@ async def test_a_refresh_learns_the_same_whether_or_not_the_stage_was_stopped_in
     for number in range(1, 7):
         await through.step(number, step_of(number))
     assert [name for name, *_ in expected] == ["step-000003", "step-000006"]
-    assert {pair for pair in expected[1][1] if pair[0] == "p0"} <= {("p0", "return 0; } }\n")}
-    assert all(0 < held_out < 40 * 3 for *_, held_out in expected)
+    for _, train, held_out in expected:  # the first problem's answer, three times the same, counts once
+        assert held_out > 0
+        assert len(train) + held_out == 39 * 3 + 1
 
     stopped, learned = comparisons("stopped")
     for number in range(1, 6):
