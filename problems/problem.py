@@ -115,6 +115,8 @@ class Problem:
         reference_completions: the same as completions to this prompt, for SFT.
         limits: limits for one suite.
         stop_strings: what ends a completion of this problem, beside what the run's prompt settings name.
+        ends_when_closed: for ``CONTINUE`` in Java: the program ends with the brace that closes the last of those that
+            are open where the prompt ends. A base model goes on writing after it.
         split, use, licence, source: provenance; ``use`` is enforced by the readers' callers.
         difficulty: a number that the data set gives or that the family defines; larger is harder.
     """
@@ -128,6 +130,7 @@ class Problem:
     reference_completions: tuple[str, ...] = ()
     limits: Limits = field(default_factory=Limits)
     stop_strings: tuple[str, ...] = ()
+    ends_when_closed: bool = False
     split: Split = Split.TEST
     use: Use = Use.TRAIN
     licence: str = ""

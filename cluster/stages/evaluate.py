@@ -14,7 +14,7 @@ from cluster.journal import write_journal
 from cluster.rollout import Ask, Group
 from cluster.run_folder import StageFolder, write_atomically
 from cluster.stage_config import EvaluateStage
-from cluster.stages.measures import measures_of
+from cluster.stages.measures import measures_by_source, measures_of, shares_of
 from cluster.stages.rerank import Choices, LineReading, check_reranker, gained_on, rerank, table_row
 from cluster.statistics import Estimate, mean_over_problems, paired_difference
 from problems.identity import WeightsVersion
@@ -109,11 +109,14 @@ def _summary(
         context.metrics.log(stage.name, 0, {f"evaluate/{key}": estimate.mean})
         kind = key.removesuffix("_pass_at_1")
         summary[kind] = measures_of(measured)
-        shares = {what: summary[kind][what]["mean"] for what in ("compiles", "executes", "passes") if summary[kind]}
+        shares = shares_of(summary[kind])
         context.metrics.log(stage.name, 0, {f"evaluate/{kind}_{what}": share for what, share in shares.items()})
-        context.panel.say(
-            f"{stage.name}, {kind}: " + ", ".join(f"{what} {share:.1%}" for what, share in shares.items())
-        )
+        context.panel.say(f"{stage.name}, {kind}: {_row(shares)}")
+        sets = measures_by_source(measured)
+        if len(sets) > 1:
+            summary[kind]["by_source"] = sets
+            for source, figures in sets.items():
+                context.panel.say(f"{stage.name}, {kind}, {source}: {_row(shares_of(figures))}")
     write_atomically(folder.root / _RESULTS, json.dumps(results))
     if stage.compare_with is not None:
         earlier = json.loads((context.folder.stage(stage.compare_with).root / _RESULTS).read_text())
@@ -121,6 +124,10 @@ def _summary(
             key: asdict(_difference(earlier[key], results[key])) for key in results if key in earlier
         }
     return summary
+
+
+def _row(shares: dict[str, float]) -> str:
+    return ", ".join(f"{what} {share:.1%}" for what, share in shares.items())
 
 
 def _difference(before: dict[str, float], after: dict[str, float]) -> Estimate:

@@ -43,6 +43,20 @@ def measures_of(groups: Sequence[Group]) -> dict[str, Any]:
     }
 
 
+def measures_by_source(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """``measures_of`` each data set, by ``Problem.source``; sets of which nothing was judged are left out."""
+    sets: dict[str, list[Group]] = {}
+    for group in groups:
+        sets.setdefault(group.problem.source, []).append(group)
+    measured = {source: measures_of(of_it) for source, of_it in sets.items()}
+    return {source: figures for source, figures in measured.items() if figures}
+
+
+def shares_of(figures: dict[str, Any]) -> dict[str, float]:
+    """The three measures' means, by name; nothing if nothing was judged."""
+    return {what: figures[what]["mean"] for what in ("compiles", "executes", "passes") if figures}
+
+
 def answer_size(problem: Problem, entry: JournalEntry) -> int:
     """Lexemes that are no comments in what the model wrote."""
     own = entry.program

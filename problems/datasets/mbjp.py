@@ -3,6 +3,7 @@
 Each row is a head (imports, class, comment, static method), a test class with a ``main`` that throws at the first wrong
 value, and in part of MBJP a solution; MathQA-Java has none. Some solutions of MBJP are wrong or do not compile: they
 stay references, since that is what the data set says. Both are test sets here: their training problems are Python's.
+What a base model writes after it has closed the class is no part of its program.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def _problem(row: MbjpRow, path: Path, kind: str) -> Problem:
         references=tuple(row.prompt + solution for solution in solutions),
         reference_completions=solutions,
         limits=_LIMITS,
+        ends_when_closed=True,
         split=Split.TEST,
         licence="CC-BY-4.0",
         source=f"{kind}:{path.name}",

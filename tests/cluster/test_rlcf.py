@@ -19,7 +19,7 @@ from cluster.stage_config import ProblemSource
 from cluster.stages import ppo
 from cluster.stages.discriminator import pairs_of, with_sound_references
 from cluster.stages.figures import event_shares
-from cluster.stages.measures import measures_of
+from cluster.stages.measures import measures_by_source, measures_of, shares_of
 from learner.trajectory import FinishReason, RewardEvent, Trajectory, Turn, VersionSpan
 from problems.identity import TrajectoryId, WeightsVersion
 from problems.problem import CompletionStyle, Problem
@@ -175,6 +175,19 @@ def test_the_three_measures_by_hand(tmp_path):
     assert figures["compile_errors"] == {"unresolved_symbol": 1}
     assert figures["code_tokens"] == 5
     assert measures_of([]) == {}
+
+
+def test_two_sets_have_figures_of_their_own():
+    """MBJP and MathQA-Java in one evaluation: the mean over both says nothing of either."""
+    first = Group(0, replace(PROBLEM, source="mbjp:a"), (entry("return a; } }", outcome="passed"),))
+    second = Group(1, replace(PROBLEM, id="q", source="mathqa-java:b"), (entry("return", outcome="compile_error"),))
+    broken = Group(2, replace(PROBLEM, id="r", source="c"), (entry("x", outcome="infrastructure_error"),))
+    sets = measures_by_source([first, second, broken])
+    assert {source: shares_of(figures) for source, figures in sets.items()} == {
+        "mbjp:a": {"compiles": 1.0, "executes": 1.0, "passes": 1.0},
+        "mathqa-java:b": {"compiles": 0.0, "executes": 0.0, "passes": 0.0},
+    }
+    assert shares_of(measures_of([first, second, broken])) == {"compiles": 0.5, "executes": 0.5, "passes": 0.5}
 
 
 async def test_a_stages_comparisons_go_back_with_its_checkpoint(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """From completion to program, rule by rule."""
 
+from dataclasses import replace
+
 import pytest
 
 from problems.bytemap import ByteMap, Segment
@@ -25,6 +27,31 @@ def test_continuation_is_prompt_and_completion_byte_for_byte():
     extraction = extract_program(problem(CompletionStyle.CONTINUE, 'def f():\n    """é"""\n'), b"    return 1\r\n")
     assert extraction.program == 'def f():\n    """é"""\n    return 1\r\n'.encode()
     assert extraction.segments == (Segment(0, 22, 14),)
+
+
+def ending(prompt: str, completion: bytes) -> bytes:
+    """What a problem that ends when it is closed takes of a completion in Java."""
+    asked = replace(problem(CompletionStyle.CONTINUE, prompt, "java"), ends_when_closed=True)
+    extraction = extract_program(asked, completion)
+    (segment,) = extraction.segments
+    assert (segment.completion_start, segment.program_start) == (0, len(prompt.encode()))
+    assert extraction.program == prompt.encode() + completion[: segment.length]
+    return completion[: segment.length]
+
+
+def test_a_program_ends_with_the_brace_that_closes_what_the_prompt_opened():
+    head = "class Sum {  // {\n    static String é(int n) {\n"
+    written = b'        if (n > 0) { return "}}"; } /* } */\n        char c = \'}\'; return "";  // }}\n    }\n}'
+    assert ending(head, written) == written
+    assert ending(head, written + b"\n\nclass Next {\n    int broken = ;\n}\n") == written
+    assert ending(head, written + b"}") == written
+    assert ending(head, b"        return 1;\n    }\n") == b"        return 1;\n    }\n"  # the class is never closed
+    assert ending(head, b"") == b""
+
+
+def test_braces_that_the_prompt_has_closed_end_nothing():
+    head = "class A { }\nclass B { int x() { return 1; }\n    int y() {\n"
+    assert ending(head, b" return 2; } }\nclass C { }") == b" return 2; } }"
 
 
 def test_empty_completion_leaves_the_prompt():

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from problems.datasets import load_problems
+from problems.extraction import extract_program
 from problems.java import JavaMethod, JavaSuite, read_imports, read_method, suite_of_members
 from problems.problem import CompletionStyle, Split, Use
 
+MBJP = Path(__file__).parents[3] / "shared" / "data" / "mbjp" / "mbjp_release_v1.2.jsonl"
 ROW = {
     "task_id": "MBJP/1",
     "language": "java",
@@ -82,6 +84,17 @@ def test_rows_of_mbjp_and_mathqa_java_become_problems(tmp_path: Path, kind: str)
     assert isinstance(suite, JavaSuite)
     assert suite.class_names == ("Least",)
     assert suite.test == ROW["test"]
+
+
+@pytest.mark.skipif(not MBJP.exists(), reason="MBJP is not here")
+def test_what_a_model_writes_after_the_class_of_mbjp_is_no_part_of_its_program() -> None:
+    solved = [problem for problem in load_problems(f"mbjp:{MBJP}") if problem.references]
+    assert len(solved) == 874
+    for problem in solved:
+        reference = problem.references[0].encode().rstrip()
+        completion = reference.removeprefix(problem.prompt.encode())
+        assert extract_program(problem, completion).program == reference
+        assert extract_program(problem, completion + b"\n\nclass Next {\n    int").program == reference
 
 
 def test_a_row_without_a_solution_has_no_reference(tmp_path: Path) -> None:
