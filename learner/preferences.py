@@ -6,13 +6,14 @@ Pairs never cross problems, and a problem's pairs lie all on one side of the spl
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from learner.selection import KEY_BITS
 from problems.identity import derive_seed
 
+T = TypeVar("T")
 PairRule = Literal["right_wrong", "most_different", "all"]
 
 
@@ -100,3 +101,12 @@ def is_held_out(problem_id: str, share: float, seed: int) -> bool:
     the next, whatever other problems have come.
     """
     return derive_seed("held-out-pairs", seed, problem_id) < share * 2.0**KEY_BITS
+
+
+def part_held_out(
+    pairs: Sequence[T], problem_id: Callable[[T], str], share: float, seed: int
+) -> tuple[list[T], list[T]]:
+    """(pairs to learn from, pairs to judge by), each in their order; one problem's lie all on one side."""
+    out = [is_held_out(problem_id(pair), share, seed) for pair in pairs]
+    sides = [[pair for pair, is_out in zip(pairs, out, strict=True) if is_out == side] for side in (False, True)]
+    return sides[0], sides[1]

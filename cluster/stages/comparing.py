@@ -20,7 +20,7 @@ from cluster.scorers import ComparerPool, JudgePool
 from cluster.session import end_actor, start_actor
 from cluster.stage_config import PPOStage, compared_by
 from learner.discriminator import ComparisonPair
-from learner.preferences import is_held_out
+from learner.preferences import part_held_out
 from problems.problem import CompletionStyle, Problem
 
 _TRAINER = "discriminator trainer"
@@ -116,11 +116,10 @@ class Comparisons:
         for problem, entries in groups:
             for pair in fresh_pairs(problem, entries):
                 self._fresh.setdefault((pair.problem_id, pair.generated), pair)
-        if step % self._term.refresh_every_steps:
+        if step % self._term.refresh_every_steps or step == self._stage.learner.num_steps:  # nothing comes after
             return {}
         pairs = list(self._fresh.values())
-        held_out = [pair for pair in pairs if is_held_out(pair.problem_id, _HELD_OUT_SHARE, self._config.seed)]
-        train = [pair for pair in pairs if not is_held_out(pair.problem_id, _HELD_OUT_SHARE, self._config.seed)]
+        train, held_out = part_held_out(pairs, lambda pair: pair.problem_id, _HELD_OUT_SHARE, self._config.seed)
         if not train or not held_out:  # they wait for more
             return {}
         output = self._folder / f"step-{step:06d}"

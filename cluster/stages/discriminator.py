@@ -25,7 +25,7 @@ from cluster.stages.comparing import pair_of
 from cluster.stages.figures import event_shares
 from cluster.stages.one_trainer import OneTrainer, with_trainer
 from learner.discriminator import ComparisonPair
-from learner.preferences import is_held_out
+from learner.preferences import part_held_out
 from problems.identity import WeightsVersion
 from problems.problem import Problem
 
@@ -59,8 +59,7 @@ async def fit_discriminator(
     entries = [entry for group in groups for entry in group.entries]
     write_journal(folder.trajectories, version, entries)
     pairs, num_same = pairs_of(groups)
-    held_out = [pair for pair in pairs if is_held_out(pair.problem_id, stage.held_out_share, stage.held_out_seed)]
-    train = [pair for pair in pairs if not is_held_out(pair.problem_id, stage.held_out_share, stage.held_out_seed)]
+    train, held_out = part_held_out(pairs, lambda pair: pair.problem_id, stage.held_out_share, stage.held_out_seed)
     if not train or not held_out:
         raise ConfigError(
             f"stages.{stage.name}: {len(train)} pairs to learn from and {len(held_out)} to judge by are too few; "

@@ -8,7 +8,7 @@ from cluster.answers import read_pairs
 from cluster.context import RunContext
 from cluster.errors import ConfigError
 from cluster.stage_config import STAGE_PREFIX, CollectStage, DPOStage, MineStage, RewardModelStage
-from learner.preferences import PreferencePair, is_held_out
+from learner.preferences import PreferencePair, part_held_out
 from problems.tokenizer import vocabulary_digest
 
 
@@ -41,8 +41,10 @@ def split_pairs(context: RunContext, stage: RewardModelStage | DPOStage, model: 
         source = reference.removeprefix(STAGE_PREFIX)
         _reads_the_same_ids(context, stage, source, model)
         pairs = read_pairs(context.folder.stage(source).root)
-        held_out[source] = [pair for pair in pairs if _is_held_out(stage, pair)]
-        train += [pair for pair in pairs if not _is_held_out(stage, pair)]
+        learned, held_out[source] = part_held_out(
+            pairs, lambda pair: pair.chosen.problem_id, stage.held_out_share, stage.held_out_seed
+        )
+        train += learned
     split = SplitPairs(train, held_out)
     if not train or not split.judged:
         raise ConfigError(
@@ -50,10 +52,6 @@ def split_pairs(context: RunContext, stage: RewardModelStage | DPOStage, model: 
             "too few; collect more, or change held_out_share"
         )
     return split
-
-
-def _is_held_out(stage: RewardModelStage | DPOStage, pair: PreferencePair) -> bool:
-    return is_held_out(pair.chosen.problem_id, stage.held_out_share, stage.held_out_seed)
 
 
 def _reads_the_same_ids(context: RunContext, stage: RewardModelStage | DPOStage, source: str, model: str) -> None:

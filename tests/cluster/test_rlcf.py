@@ -218,7 +218,7 @@ async def test_a_refresh_learns_the_same_whether_or_not_the_stage_was_stopped_in
 
     monkeypatch.setattr(comparing, "read_config", lambda _: DiscriminatorConfig())
     rewards = [{"kind": "compiler"}, {"kind": "comparison", "model": "stage:d", "refresh_every_steps": 3}]
-    config = recipe(rewards=[*rewards, CUT])
+    config = recipe(rewards=[*rewards, CUT], learner={"num_steps": 9})
     context = SimpleNamespace(config=config, model_path=lambda reference: tmp_path / reference, report=unheard)
     compared = ("comparison.compared", -0.5)
     problems = [replace(PROBLEM, id=f"p{number}") for number in range(40)]
@@ -254,6 +254,9 @@ async def test_a_refresh_learns_the_same_whether_or_not_the_stage_was_stopped_in
     for _, train, held_out in expected:  # the first problem's answer, three times the same, counts once
         assert held_out > 0
         assert len(train) + held_out == 39 * 3 + 1
+    for number in range(7, 10):  # after the last step nothing is compared any more
+        await through.step(number, step_of(number))
+    assert len(expected) == 2
 
     stopped, learned = comparisons("stopped")
     for number in range(1, 6):

@@ -1,6 +1,6 @@
 import pytest
 
-from learner.preferences import PreferencePair, ScoredAnswer, is_held_out, make_pairs, one_sided
+from learner.preferences import PreferencePair, ScoredAnswer, is_held_out, make_pairs, one_sided, part_held_out
 
 
 def answer(problem, name, score, completion=None):
@@ -57,6 +57,16 @@ def test_what_is_held_out_depends_on_id_and_seed_alone():
     assert len(held) / 4000 == pytest.approx(0.25, abs=0.03)
     assert held != {name for name in ids if is_held_out(name, 0.25, 2)}
     assert held >= {name for name in ids if is_held_out(name, 0.1, 1)}
+
+
+def test_a_problem_s_pairs_lie_all_on_one_side():
+    pairs = [(f"p{index % 200}", index) for index in range(600)]
+    train, judged = part_held_out(pairs, lambda pair: pair[0], 0.25, 1)
+    assert sorted(train + judged) == sorted(pairs)
+    assert {name for name, _ in judged} == {name for name, _ in pairs if is_held_out(name, 0.25, 1)}
+    assert not {name for name, _ in judged} & {name for name, _ in train}
+    assert 60 < len(judged) < 240
+    assert part_held_out(pairs, lambda pair: pair[0], 0.0, 1) == (pairs, [])
 
 
 def test_problems_without_a_right_or_without_a_wrong_answer_are_counted():
