@@ -3,10 +3,11 @@
 python -m benchmarks.rlcf            runs the arms that are missing
 python -m benchmarks.rlcf --list     says which stand
 
-Of one seed all arms share the base model, its evaluation and the discriminator. ``both`` is the recipe; ``compiler``
-and ``comparison`` leave one term out (a comparison alone is asked of every program, also of those that do not
-compile); ``terminal`` pays the compiler's -1 on the last token. ``sft`` goes on with fine-tuning on the references of
-the same problems for as long as discriminator and PPO of ``both`` took on this machine, so ``both`` runs first.
+Of one seed all arms share the base model, its evaluation and the discriminator. ``both`` is the recipe. ``compiler``
+leaves the comparison out. ``terminal`` pays the compiler's -1 on the last token. ``sft`` goes on with fine-tuning on
+the references of the same problems for as long as discriminator and PPO of ``both`` took on this machine, so ``both``
+runs first. ``frozen`` never refreshes the discriminator; ``comparison`` is that without the compiler's term: all
+programs are compared then, those too that do not compile, and no discriminator is refreshed on such.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ from sandbox import Program, SandboxConfig, Verdict, open_executor
 
 EXPERIMENT, RATE = "rlcf", "compiler-rate"
 SEEDS = (1, 2, 3)
-METHODS = ("both", "compiler", "comparison", "terminal", "sft")
+METHODS = ("both", "compiler", "terminal", "sft", "frozen", "comparison")
 MEASURES = ("compiles", "executes", "passes")
 _CURVES = {
     "compile_rate_curve": "compiler/compiles", "trivial_curve": "compiler/trivial",
-    "comparison_curve": "comparison/mean", "kl_curve": "policy/kl_reference", "cut_curve": "rollout/cut_fraction",
+    "comparison_curve": "comparison/mean", "refresh_curve": "comparison/refresh_accuracy",
+    "kl_curve": "policy/kl_reference", "cut_curve": "rollout/cut_fraction",
 }  # fmt: skip
 """Of training, each where its term is paid; None where nothing of the kind came up in a step."""
 
@@ -94,8 +96,9 @@ def arm_recipe(method: str, seed: int, shared: Path) -> dict[str, Any]:
     rewards = {
         "both": [compiler, comparison, cut],
         "compiler": [compiler, cut],
-        "comparison": [comparison | {"compiling_only": False}, cut],
         "terminal": [compiler | {"localise": False}, comparison, cut],
+        "frozen": [compiler, comparison | {"refresh_every_steps": 0}, cut],
+        "comparison": [comparison | {"refresh_every_steps": 0, "compiling_only": False}, cut],
     }[method]
     ppo = ppo | {"policy": base, "rewards": rewards, "learner": ppo["learner"] | {"seed": seed}}
     return common | {"seed": seed, "stages": [ppo, after]}

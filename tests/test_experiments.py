@@ -105,7 +105,11 @@ def test_the_arms_of_rlcf_differ_in_their_rewards_alone() -> None:
         "compiler": ["compiler", "length_cut"],
         "comparison": ["comparison", "length_cut"],
         "terminal": ["compiler", "comparison", "length_cut"],
+        "frozen": ["compiler", "comparison", "length_cut"],
     }
+    refreshed = {name: [term.refresh_every_steps for term in one.rewards if term.kind == "comparison"]
+                 for name, one in stages.items()}  # fmt: skip
+    assert refreshed == {"both": [5], "compiler": [], "comparison": [0], "terminal": [5], "frozen": [0]}
     assert (stages["both"].rewards[0].localise, stages["terminal"].rewards[0].localise) == (True, False)
     assert (stages["both"].rewards[1].compiling_only, stages["comparison"].rewards[0].compiling_only) == (True, False)
     assert len({one.model_copy(update={"rewards": ()}).model_dump_json() for one in stages.values()}) == 1
