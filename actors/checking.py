@@ -218,4 +218,7 @@ def _is_idle(words: Sequence[bytes]) -> bool:
     if words[0] in (b"throw", b"raise"):
         return True
     computes = any(word[:1] in b"+*/%&|^<>=?[!~(" or word == b"-" for word in words[2:])
-    return not computes or (words[1] == b"new" and words[-1] == b")")
+    if not computes:
+        return True
+    is_array = not any(word[:1].isalpha() or word[:1] in b"_$" for word in words[3:])  # of a given size, or of literals
+    return words[1] == b"new" and (words[-1] == b")" or is_array)

@@ -52,6 +52,7 @@ _PYTHON = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u+([0-9a-fA-F]{4})")
 _GRAMMARS = {"java": _JAVA, "python": _PYTHON}
 LANGUAGES = tuple(_GRAMMARS)
 _OPENING, _CLOSING = b"([{", b")]}"
@@ -88,7 +89,9 @@ def _breaks(source: bytes, start: int, end: int) -> bool:
 
 
 def code_lexemes(language: str, source: bytes) -> list[bytes]:
-    """The texts of all lexemes but comments."""
+    """The texts of all lexemes but comments. Java's Unicode escapes are read as what they stand for, as javac does."""
+    if language == "java":
+        source = _ESCAPE.sub(lambda found: found[1] + chr(int(found[2], 16)).encode("utf-8", "surrogatepass"), source)
     return [source[one.start : one.end] for one in lexemes(language, source) if one.kind is not LexemeKind.COMMENT]
 
 

@@ -255,6 +255,11 @@ async def always_compiles(_):
         ("java", "class A { void f() { } }", "trivial"),
         ("java", "class A { int f(int a) { throw new RuntimeException(); } }", "trivial"),
         ("java", "class A { int f(int a) { int b = a + 1; return b; } }", "compiles"),
+        ("java", "class A { int[] f(int a) { return new int[0]; } }", "trivial"),
+        ("java", "class A { int[] f(int a) { return new int[] {1, 2}; } }", "trivial"),
+        ("java", "class A { int[] f(int a) { return new int[] {a}; } }", "compiles"),
+        ("java", "class A { int f(int a) { return 0; \\u002f* b = a + 1; c = b; \\uu002a/ } }", "trivial"),
+        ("java", 'class A { String f(int a) { return "\\\\u002f*" + a; } }', "compiles"),
     ],
 )
 def test_a_whole_program_is_trivial_by_what_its_methods_do(language, text, what):
