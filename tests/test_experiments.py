@@ -153,6 +153,17 @@ def test_an_arm_of_rlcf_is_gathered_from_its_training_steps_alone(tmp_path: Path
         rlcf.gather(tmp_path / "run", tmp_path / "run")
 
 
+def test_the_base_models_of_rlcf_fail_in_many_ways() -> None:
+    """Of each seed that docs/results.md shows: what the compiler said of the programs that it refused."""
+    arms = [json.loads(path.read_text()) for path in sorted((experiment.ARMS / "rlcf").glob("both-*.json"))]
+    assert arms
+    for arm in arms:
+        refused = arm["before"]["compile_errors"]
+        assert sum(refused.values()) >= 200
+        assert len(refused) >= 5
+        assert max(refused.values()) <= 0.35 * sum(refused.values())
+
+
 @pytest.mark.parametrize("method", process.METHODS)
 def test_the_arms_of_process_supervision_differ_in_their_two_uses_of_the_model_alone(method: str) -> None:
     recipe = process.arm_recipe(method, 2, Path("shared"))
