@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.comparison import JudgeTermConfig, comparable
 from actors.judging import answer_tokens
@@ -15,7 +15,6 @@ from cluster.inputs import problems_of
 from cluster.journal import read_journal
 from cluster.run_folder import read_lines
 from cluster.stage_config import ProblemSource
-from learner.models import load_causal_lm
 
 CRUCIBLE = str(Path(sys.executable).with_name("crucible"))
 RECIPE = Path(__file__).parents[2] / "recipes" / "rlcf.yaml"
@@ -94,7 +93,7 @@ def test_a_judge_pays_what_its_model_says_of_answer_and_reference_in_both_orders
 
     stages = tmp_path / "judged" / "stages"
     config = JudgeTermConfig.model_validate(judge)
-    model = load_causal_lm(stages / "base" / "model").eval()
+    model = AutoModelForCausalLM.from_pretrained(stages / "base" / "model", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(stages / "base" / "model")
     first, second = answer_tokens(tokenizer, config.answers)
 
