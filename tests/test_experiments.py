@@ -67,18 +67,21 @@ def test_an_arm_under_another_condition_differs_from_the_plain_one_in_that_alone
         own = stages_of(pf_ppo.shared_recipe(2, condition, {} if "base" in changed.makes else made))
         assert tuple(own) == changed.makes
         differing = {name for name in own if own[name].model_dump() != plain_shared[name].model_dump()}
-        assert differing == ({"answers", "reward"} if condition == "strong" else {"base"})  # its base by its folder
+        # The strong one names its base by its folder.
+        assert differing == ({"answers", "reward"} if condition == "strong" else {"answers", "base"})
+        count = "4000" if condition == "strong" else "2000"
+        assert own["answers"].problems[0].spec == plain_shared["answers"].problems[0].spec.replace("1000", count)
         if condition == "strong":
-            assert own["answers"].problems[0].spec == plain_shared["answers"].problems[0].spec.replace("1000", "4000")
             assert own["reward"].base == own["answers"].model == "shared/base/model"
     stages = stages_of(pf_ppo.recipe(2, condition, made))
     assert {name for name in stages if not name.startswith(("half-", "after-"))} == {"br", "bw", "random_2", "ppo_m"}
     for method in ("br", "bw", "random_2", "ppo_m"):
         ours, theirs = stages[method].model_dump(), plain[method].model_dump()
         differing = {field for field in ours if ours[field] != theirs[field]}
-        expected = {"tests": {"rewards", "execute_share"}, "long": {"learner", "export_steps"}}.get(condition, set())
+        expected = {"tests": {"rewards", "execute_share"}, "strong": set()}.get(condition, {"learner", "export_steps"})
         assert differing == expected
-        assert stages[method].learner.num_steps == (48 if condition == "long" else 16)
+        assert stages[method].learner.model_copy(update={"num_steps": 16}) == plain[method].learner
+        assert stages[method].learner.num_steps == {"long": 48, "large": 8}.get(condition, 16)
         assert stages[method].rewards[0].kind == ("all_passed" if condition == "tests" else "reward_model")
         assert stages[f"half-{method}"].model == f"stage:{method}@{stages[method].learner.num_steps // 2}"
 
