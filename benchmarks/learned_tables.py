@@ -26,9 +26,9 @@ best-of-five has two or three. *Equal numbers*: on as many answers as best-of-fi
 random are then no other than all).
 """
 _CONDITIONS_HEAD = """
-The same with one thing changed. *tests*: they pay, and no learned reward. *long*: three times the steps. *strong*: the
-reward model learns from four times the problems. *large*: a model of four layers and 1.5 times the width,
-for half of the steps; its reward model learns from twice the problems.
+The same with one thing changed, in *large* three. *tests*: they pay, and no learned reward. *long*: three times the
+steps. *strong*: the reward model learns from four times the problems. *large*: a model of four layers and 1.5 times the
+width, for half of the steps; its reward model learns from twice the problems.
 """
 _RERANKER_HEAD = """
 ## A reranker that trains itself
