@@ -27,6 +27,7 @@ from cluster.errors import ActorError, ClusterError, LostActorError
 from cluster.presence import Present, refuse_other_versions
 from cluster.roster import Report, unheard
 from cluster.session import end_actor, start_actor
+from learner.environment import torch_environment
 
 _TIMEOUT_S = 600.0
 _TRIES = 2
@@ -277,5 +278,5 @@ def _start_torch(kind: type, model: Path, config: ScorersConfig) -> Any:
         num_cpus=config.num_cpus,
         num_gpus=config.num_gpus,
         concurrency_groups={_HEALTH: 1},
-        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(config.threads)}},
+        runtime_env={"env_vars": torch_environment(config.threads)},
     )

@@ -17,6 +17,7 @@ from cluster.relay import of_this_node
 from cluster.roster import Report
 from cluster.session import close_actors, end_actor, start_actor
 from cluster.stage_config import PPOStage
+from learner.environment import torch_environment
 from problems.identity import WeightsVersion
 
 TRAINER = "trainer"
@@ -121,7 +122,7 @@ class TrainerGroup(RankGroup):
                 num_cpus=1,
                 num_gpus=SHARE if where else stage.gpus_per_rank,
                 concurrency_groups={_HEALTH: 1, _BESIDE: 1},
-                runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+                runtime_env={"env_vars": torch_environment(stage.threads)},
                 **where,
             )
             for rank in range(stage.ranks)

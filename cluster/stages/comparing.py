@@ -20,6 +20,7 @@ from cluster.scorers import ComparerPool, JudgePool
 from cluster.session import end_actor, start_actor
 from cluster.stage_config import PPOStage, compared_by
 from learner.discriminator import ComparisonPair
+from learner.environment import torch_environment
 from learner.preferences import part_held_out
 from problems.problem import CompletionStyle, Problem
 
@@ -138,7 +139,7 @@ class Comparisons:
             self._config,
             threads,
             num_cpus=0,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(threads)}},
+            runtime_env={"env_vars": torch_environment(threads)},
         )
         try:
             work = trainer.train.remote(str(self._model), train, held_out, str(aside))

@@ -13,6 +13,7 @@ from cluster.context import RunContext
 from cluster.run_folder import StageFolder
 from cluster.session import end_actor, start_actor
 from cluster.stage_config import OneTrainerStage
+from learner.environment import torch_environment
 from learner.scalar_training import Saving
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class OneTrainer:
             num_cpus=1,
             num_gpus=stage.gpus_per_rank,
             max_concurrency=2,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+            runtime_env={"env_vars": torch_environment(stage.threads)},
         )
 
     async def call(self, method: str, *arguments: Any, what: str, timeout_s: float = _TIMEOUT_S) -> Any:

@@ -19,6 +19,7 @@ from cluster.run_folder import StageFolder
 from cluster.session import start_actor
 from cluster.stage_config import SFTStage
 from cluster.trainer import RankGroup
+from learner.environment import torch_environment
 from learner.sft import SFTProgress
 from problems.synthetic import corpus
 from problems.tokenizer import save_tokenizer, train_tokenizer
@@ -74,7 +75,7 @@ async def _fine_tune_once(context: RunContext, stage: SFTStage, job: tuple[Any, 
             num_cpus=1,
             num_gpus=stage.gpus_per_rank,
             max_concurrency=2,
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": str(stage.threads)}},
+            runtime_env={"env_vars": torch_environment(stage.threads)},
         )
         for rank in range(stage.ranks)
     ]
