@@ -17,6 +17,7 @@ A public class may have any name: the resident compiler has no files, so none ca
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -165,14 +166,15 @@ def reference_code(problem: Problem) -> bytes | None:
     return texts[0].encode() if texts else None
 
 
-def _body_words(language: str, source: bytes, *, is_inside: bool) -> list[bytes]:
+@functools.lru_cache(maxsize=256)  # each answer to a problem is held against the same reference
+def _body_words(language: str, source: bytes, *, is_inside: bool) -> tuple[bytes, ...]:
     """Lexemes of what methods and functions do: no heads, no imports, no signs that only hold a program together.
 
     ``is_inside``: the source begins in the body of a method.
     """
     words = code_lexemes(language, source)
     kept = _within_braces(words, is_inside) if language == "java" else _behind_colons(words)
-    return [word for word in kept if word not in (b"{", b"}", b";")]
+    return tuple(word for word in kept if word not in (b"{", b"}", b";"))
 
 
 def _within_braces(words: Sequence[bytes], is_inside: bool) -> list[bytes]:

@@ -33,8 +33,9 @@ _UNDEFINED = re.compile(r"undefined name '(.+)'")
 
 def import_place(source: bytes) -> int:
     """Byte offset at which imports may be put into a Java source: its begin, or after its package declaration."""
-    code = [one for one in lexemes("java", source) if one.kind is not LexemeKind.COMMENT]
-    if not code or source[code[0].start : code[0].end] != b"package":
+    code = (one for one in lexemes("java", source) if one.kind is not LexemeKind.COMMENT)
+    first = next(code, None)
+    if first is None or source[first.start : first.end] != b"package":
         return 0
     return next((one.end for one in code if source[one.start : one.end] == b";"), 0)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class LexemeKind(StrEnum):
@@ -22,8 +22,7 @@ class LexemeKind(StrEnum):
     SIGN = "sign"
 
 
-@dataclass(frozen=True, slots=True)
-class Lexeme:
+class Lexeme(NamedTuple):
     """Bytes [start, end) of a source."""
 
     kind: LexemeKind
@@ -55,19 +54,20 @@ _PYTHON = re.compile(
 _ESCAPE = re.compile(rb"(?<!\\)((?:\\\\)*)\\u+([0-9a-fA-F]{4})")
 _GRAMMARS = {"java": _JAVA, "python": _PYTHON}
 LANGUAGES = tuple(_GRAMMARS)
+_KINDS = {kind.value: kind for kind in LexemeKind}
 _OPENING, _CLOSING = b"([{", b")]}"
 
 
-def lexemes(language: str, source: bytes) -> list[Lexeme]:
-    """All lexemes in order. Raises ValueError for a language other than Java and Python."""
+def lexemes(language: str, source: bytes) -> Iterator[Lexeme]:
+    """All lexemes in order, read as they are asked for. Raises ValueError for any language but Java and Python."""
     if language not in _GRAMMARS:
         raise ValueError(f"language {language!r} has no lexer here, only {', '.join(_GRAMMARS)} have")
-    found = [
-        Lexeme(LexemeKind(str(match.lastgroup)), match.start(), match.end())
+    found = (
+        Lexeme(_KINDS[match.lastgroup], *match.span())
         for match in _GRAMMARS[language].finditer(source)
         if match.lastgroup is not None
-    ]
-    return list(_without_bare_texts(found, source)) if language == "python" else found
+    )
+    return _without_bare_texts(list(found), source) if language == "python" else found
 
 
 def _without_bare_texts(found: list[Lexeme], source: bytes) -> Iterator[Lexeme]:
