@@ -49,8 +49,8 @@ completions of up to 256, 1.38 and 1.74 for up to 64: what CPU seconds are worth
 Torch's actors keep up to 1 GiB of what a step frees (`learner/environment.py`; glibc would give all above 64 MiB
 back). In 200 steps of fine-tuning as in `recipes/rlcf.yaml` the system then has 1.2 to 1.5 of the trainer's 53 seconds
 of CPU instead of 4.2, for 0.14 million pages instead of 0.91; at the most 700 MiB were held instead of 730. They took
-40.5 seconds of wall time instead of 43.9 (medians of five alternating runs each; from 35.6 to 46.5). The loss is the
-same to the last bit.
+40.5 seconds of wall time instead of 43.9 (medians of five alternating runs each; from 35.6 to 46.5; those with it
+mapped blocks from 1 GiB on, now from 32 MiB, which faults in as many pages here). The loss is the same to the last bit.
 """
 
 
